@@ -1,0 +1,59 @@
+"""What every verb shares: ``--set``, ``--device``, and how errors end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from config.console import paint
+from config.environment import load_settings
+from config.errors import UserError
+from config.settings import Settings
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser with ``--set KEY VALUE`` (repeatable) and ``--device``."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, allow_abbrev=False)
+        self.add_argument("--set", nargs=2, action="append", metavar=("KEY", "VALUE"), default=[], help="any setting of config/defaults.py")
+        self.add_argument("--device", help="auto, cpu, cuda or cuda:N")
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UserError(f"{message} (see {os.path.basename(sys.argv[0])} --help)")
+
+    def parse(self) -> tuple[argparse.Namespace, Settings]:
+        """The parsed options, and the settings with ``--set`` and ``--device`` applied."""
+        options = self.parse_args()
+        return options, load_settings(overrides(options))
+
+
+def overrides(options: argparse.Namespace) -> list[str]:
+    """``--set`` and ``--device`` as one ``KEY VALUE`` list, to hand on to a child process or a variant."""
+    pairs = [text for pair in options.set for text in pair]
+    return [*pairs, "device", options.device] if options.device else pairs
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Run a verb and leave with its exit code: 2 and one line for the user's error, 130 for Ctrl-C, 143 for SIGTERM."""
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = main() or 0
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"{paint('error:', 'error', sys.stderr)} {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    raise SystemExit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise SystemExit(143)

@@ -1,0 +1,82 @@
+"""The project folder, this user's paths and the device: what differs between machines."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from config.defaults import get_defaults
+from config.errors import UserError
+from config.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def local_file() -> Path:
+    """The file with this user's paths: ``SPOT_LOCAL`` or ``config/local.py`` (made from the template)."""
+    named = os.environ.get("SPOT_LOCAL")
+    if named:
+        return Path(named)
+    path = ROOT / "config" / "local.py"
+    if not path.exists():
+        shutil.copyfile(ROOT / "config" / "local_template.py", path)
+    return path
+
+
+def load_settings(overrides: list[str] | None = None) -> Settings:
+    """The default settings with this user's paths and the given ``KEY VALUE`` overrides.
+
+    Raises:
+        UserError: the local file or an override is wrong.
+    """
+    path = local_file()
+    spec = importlib.util.spec_from_file_location("spot_local_settings", path)
+    if spec is None or spec.loader is None or not path.exists():
+        raise UserError(f"{path}: no Python file with EnvironmentSettings; check SPOT_LOCAL")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        local: Any = module.EnvironmentSettings()
+        train, test = dict(local.train_dataset_dirs), dict(local.test_dataset_dirs)
+    except (SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: {type(error).__name__}: {error}; compare it with config/local_template.py") from error
+    settings = get_defaults()
+    settings.paths.var = str(getattr(local, "workspace_dir", "var"))
+    settings.paths.seq_files = str(getattr(local, "seq_files_dir", ""))
+    for name, folder in train.items():
+        settings.paths.train[name] = str(folder)
+    for name, folder in test.items():
+        settings.paths.test[name] = str(folder)
+    settings.override(overrides or [])
+    return settings
+
+
+def resolve(path: str | os.PathLike[str]) -> Path:
+    """An absolute path; relative ones count from the project folder."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else ROOT / path
+
+
+def var_dir(settings: Settings, *parts: str) -> Path:
+    """A folder or file under ``paths.var``."""
+    return resolve(settings.paths.var).joinpath(*parts)
+
+
+def dataset_dir(settings: Settings, kind: str, name: str) -> Path:
+    """The folder of data set ``name`` for ``kind`` "train" or "test".
+
+    Raises:
+        UserError: not configured, or not there.
+    """
+    folder = settings.paths[kind].get(name)
+    if not folder:
+        raise UserError(
+            f"{local_file()}: {kind}_dataset_dirs has no '{name}'; add its folder there or give --set paths.{kind}.{name} FOLDER"
+        )
+    path = resolve(folder)
+    if not path.is_dir():
+        raise UserError(f"{path}: the folder of data set '{name}' is missing; mend {local_file()} or paths.{kind}.{name}")
+    return path

@@ -1,0 +1,115 @@
+"""Files that matter: read with clear errors, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import orjson
+
+from config.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_writer(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
+    """Open a temporary file beside ``path``; when the block ends well it is flushed to disk and renamed.
+
+    A reader sees the old file or the new one, never a part. When the block or the disk fails
+    the temporary file is removed and ``path`` is as it was.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        with os.fdopen(handle, mode) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+        temporary = None
+        sync_folder(path.parent)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or fix permissions") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames inside ``folder`` survive a power cut (a no-op where folders cannot be opened)."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write ``text`` whole or not at all."""
+    with atomic_writer(path, "w") as file:
+        file.write(text)
+
+
+def write_json(path: str | os.PathLike[str], value: Any, indent: bool = False) -> None:
+    """Write ``value`` as JSON with sorted keys, compact unless ``indent``; whole or not at all."""
+    option = orjson.OPT_SORT_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
+    if indent:
+        option |= orjson.OPT_INDENT_2
+    with atomic_writer(path) as file:
+        file.write(orjson.dumps(value, option=option))
+
+
+def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> Any:
+    """The value in a JSON file (bare ``NaN``, as pysot's annotation files have it, is read too).
+
+    Raises:
+        UserError: missing, unreadable or broken file, with the line where it breaks.
+    """
+    data = read_bytes(path, what)
+    try:
+        return orjson.loads(data)
+    except orjson.JSONDecodeError:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: is not valid JSON ({error}); restore or remove this {what}") from error
+
+
+def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
+    """The content of a file; ``UserError`` where it is missing or unreadable."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {what} cannot be read ({error.strerror or error})") from error
+
+
+def sha256(path: str | os.PathLike[str]) -> str:
+    """Hex digest of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+
+
+def _digest(file: IO[bytes]) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()

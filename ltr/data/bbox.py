@@ -1,0 +1,88 @@
+"""Box conversions. A box is ``(x, y, w, h)`` in pixels, top-left corner first, unless its name says otherwise.
+
+Every function takes arrays or tensors ``[..., 4]`` (numpy or torch) and returns the same kind.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import torch
+
+Array = TypeVar("Array", np.ndarray, torch.Tensor)
+
+
+def _stack(parts: list, like):
+    return torch.stack(parts, -1) if isinstance(like, torch.Tensor) else np.stack(parts, -1)
+
+
+def _columns(box):
+    return box[..., 0], box[..., 1], box[..., 2], box[..., 3]
+
+
+def xywh_to_cxcywh(bbox: Array) -> Array:
+    """``(x, y, w, h)`` to ``(centre x, centre y, w, h)``."""
+    x, y, w, h = _columns(bbox)
+    return _stack([x + w / 2, y + h / 2, w, h], bbox)
+
+
+def cxcywh_to_xywh(bbox_cxcywh: Array) -> Array:
+    """``(centre x, centre y, w, h)`` to ``(x, y, w, h)``."""
+    cx, cy, w, h = _columns(bbox_cxcywh)
+    return _stack([cx - w / 2, cy - h / 2, w, h], bbox_cxcywh)
+
+
+def xywh_to_xyxy(bbox: Array) -> Array:
+    """``(x, y, w, h)`` to ``(left, top, right, bottom)``."""
+    x, y, w, h = _columns(bbox)
+    return _stack([x, y, x + w, y + h], bbox)
+
+
+def xyxy_to_xywh(bbox_xyxy: Array) -> Array:
+    """``(left, top, right, bottom)`` to ``(x, y, w, h)``."""
+    left, top, right, bottom = _columns(bbox_xyxy)
+    return _stack([left, top, right - left, bottom - top], bbox_xyxy)
+
+
+def cxcywh_to_xyxy(bbox_cxcywh: Array) -> Array:
+    """``(centre x, centre y, w, h)`` to ``(left, top, right, bottom)``."""
+    cx, cy, w, h = _columns(bbox_cxcywh)
+    return _stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], bbox_cxcywh)
+
+
+def clip_xywh(bbox: Array, width, height, min_size: float = 1.0) -> Array:
+    """The part of each box inside ``[0, width] x [0, height]``, at least ``min_size`` wide and high.
+
+    A box outside becomes a sliver of ``min_size`` at the border it lies beyond. ``width`` and
+    ``height`` are numbers or arrays that broadcast with ``bbox[..., 0]``.
+    """
+    left, top, right, bottom = _columns(xywh_to_xyxy(bbox))
+    if isinstance(bbox, torch.Tensor):
+        width = torch.as_tensor(width, dtype=bbox.dtype, device=bbox.device)
+        height = torch.as_tensor(height, dtype=bbox.dtype, device=bbox.device)
+        low, high = torch.minimum, torch.maximum
+        zero = torch.zeros((), dtype=bbox.dtype, device=bbox.device)
+    else:
+        low, high, zero = np.minimum, np.maximum, 0.0
+    left = low(high(left, zero), width - min_size)
+    top = low(high(top, zero), height - min_size)
+    right = high(low(right, width), left + min_size)
+    bottom = high(low(bottom, height), top + min_size)
+    return _stack([left, top, right - left, bottom - top], bbox)
+
+
+def iou_xyxy(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """IoU and GIoU of matching boxes ``[..., 4]`` (left, top, right, bottom): two tensors ``[...]``.
+
+    GIoU: Rezatofighi et al., Generalized Intersection over Union, CVPR 2019.
+    """
+    inner = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0)
+    intersection = inner[..., 0] * inner[..., 1]
+    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
+    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
+    union = area_a + area_b - intersection
+    hull_area = hull[..., 0] * hull[..., 1]
+    iou = intersection / union.clamp(min=1e-12)
+    return iou, iou - (hull_area - union) / hull_area.clamp(min=1e-12)
