@@ -10,7 +10,7 @@ from yacs.config import CfgNode
 
 from config.errors import UserError, nearest
 
-_OPEN = "__open__"
+_SEALED = "__sealed__"
 
 
 class Settings(CfgNode):
@@ -20,26 +20,17 @@ class Settings(CfgNode):
     they are checked where they are used.
     """
 
-    def __init__(self, init_dict: dict | None = None, key_list: list | None = None, new_allowed: bool = False) -> None:
-        self.__dict__[_OPEN] = True
-        super().__init__(init_dict, key_list, new_allowed)
-        self.__dict__[_OPEN] = new_allowed
-
     def __setattr__(self, name: str, value: Any) -> None:
-        if not self.__dict__.get(_OPEN, True):
+        if self.__dict__.get(_SEALED):
             if name not in self:
                 raise UserError(f"unknown setting '{name}': {nearest(name, self)}")
             value = _coerce(name, self[name], value)
         super().__setattr__(name, value)
 
-    def open_up(self) -> None:
-        """Let new keys in; used by ``config.defaults`` while it builds the tree."""
-        self.__dict__[_OPEN] = True
-
     def seal(self) -> None:
         """From now on unknown keys are refused, here and in all nodes that were not made open."""
         if not self.is_new_allowed():
-            self.__dict__[_OPEN] = False
+            self.__dict__[_SEALED] = True
         for value in self.values():
             if isinstance(value, Settings):
                 value.seal()
