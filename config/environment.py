@@ -6,11 +6,14 @@ import importlib.util
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from config.defaults import get_defaults
 from config.errors import UserError
 from config.settings import Settings
+
+if TYPE_CHECKING:  # torch is imported where it is used: verbs without it start at once
+    import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,3 +83,32 @@ def dataset_dir(settings: Settings, kind: str, name: str) -> Path:
     if not path.is_dir():
         raise UserError(f"{path}: the folder of data set '{name}' is missing; mend {local_file()} or paths.{kind}.{name}")
     return path
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """The torch device for a ``device`` setting: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+
+    Several processes on one machine share its GPUs by ``local_rank``.
+
+    Raises:
+        UserError: a device that this machine or torch does not have.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device '{name}': not a device; use auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device '{name}': not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UserError(f"device '{name}': torch {torch.__version__} sees no CUDA device; use --device cpu or mend the driver")
+        index = local_rank % count if device.index is None else device.index
+        if index >= count:
+            raise UserError(f"device '{name}': this machine has CUDA devices 0 to {count - 1}")
+        device = torch.device("cuda", index)
+    return device
