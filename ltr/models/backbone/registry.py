@@ -1,0 +1,11 @@
+"""Names to backbones."""
+
+from __future__ import annotations
+
+from config.registry import Registry
+
+BACKBONES = Registry("backbone", "ltr.models.backbone")
+"""Backbones take images ``[B, 3, H, W]`` and return features ``[B, channels, H / stride, W / stride]``.
+
+Each is a module with the attributes ``channels`` and ``stride``, built without arguments.
+"""
