@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -83,7 +83,7 @@ class FusionEncoder(nn.Module):
         self, memory: TemplateMemory, search: torch.Tensor, position: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both streams after all layers; ``memory`` is the first layer's."""
-        first, *rest = self.layers
+        first, *rest = self._layers()
         template, search = first(memory, search, position)
         for layer in rest:
             template, search = layer(layer.remember(template, memory.position), search, position)
@@ -91,9 +91,10 @@ class FusionEncoder(nn.Module):
 
     def remember(self, template: torch.Tensor, position: torch.Tensor) -> TemplateMemory:
         """What the first layer makes of the template ``[B, M, C]`` alone."""
-        first = self.layers[0]
-        assert isinstance(first, FusionLayer)
-        return first.remember(template, position)
+        return self._layers()[0].remember(template, position)
+
+    def _layers(self) -> list[FusionLayer]:
+        return cast("list[FusionLayer]", list(self.layers))
 
 
 class DecoderLayer(nn.Module):
