@@ -1,0 +1,127 @@
+"""The actor of sparse supervision: a teacher locates, a student learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from config.settings import Settings
+from ltr.actors.base import Objective, StepResult
+from ltr.actors.pairs import PairActor, Part, full_precision
+from ltr.actors.picture import contact_sheet
+from ltr.admin.process_group import ProcessGroup
+from ltr.data.augment import normalise
+from ltr.data.bbox import clip_xywh, cxcywh_to_xywh
+from ltr.data.crop import box_to_crop, box_to_image
+from ltr.data.sampler_state import RECORD
+
+
+class SparseActor(PairActor):
+    """One sparse step: the teacher's confident boxes train the student beside the labelled pairs.
+
+    teacher(key, unlabeled) gives a box and its predicted IoU; boxes under the threshold are dropped,
+    the others are recorded in image coordinates and mapped into the aug crop; student(relay, aug)
+    learns from them together with student(template, search). Zheng et al., SPOT, IEEE TIP 2024.
+
+    Args:
+        network: the student.
+        teacher: its moving average, in evaluation mode.
+        rest: as for ``PairActor``; ``settings.sparse`` is used too.
+    """
+
+    def __init__(self, network: nn.Module, teacher: nn.Module, objective: Objective, settings: Settings, group: ProcessGroup) -> None:
+        super().__init__(network, objective, settings, group)
+        self.teacher = teacher
+        self.threshold = settings.sparse.confidence_threshold
+        self.window_penalty = settings.sparse.window_penalty
+        self._found: list[torch.Tensor] = []
+
+    def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
+        """The loss of one batch; without an unsupervised part it is that of the labelled pairs."""
+        if "unsup" not in batch:
+            return super().__call__(batch, picture)
+        sup, unsup = self.place(batch["sup"]), self.place(batch["unsup"])
+
+        bbox, confidence = self.teach(unsup)
+        accepted = confidence >= self.threshold
+        self._found.append(torch.cat([_columns(unsup, accepted), bbox.double(), confidence.double()[:, None]], 1))
+        order = refill_order(accepted)
+        relay, aug, pseudo = self.unlabelled(unsup, bbox, order)
+
+        template, search, target = self.labelled(sup)
+        count = len(target)
+        with self.autocast():
+            outputs = full_precision(self.network(torch.cat([template, relay]), torch.cat([search, aug])))
+        weight = accepted.any().float().expand(len(pseudo))
+        loss_sup, stats = self.objective(_part(outputs, slice(count)), target, labelled=True)
+        loss_unsup, pseudo_stats = self.objective(_part(outputs, slice(count, None)), pseudo, labelled=False, weight=weight)
+
+        share = (self.group.mean(weight[:1]) > 0).float()[0] * len(pseudo)  # 0 where nothing at all was accepted
+        loss = (count * loss_sup + share * loss_unsup) / (count + share)
+        nothing = loss.detach().new_tensor(float("nan"))  # left out of the epoch's mean
+        stats = {"loss": loss.detach(), **stats, "loss_unsup": loss_unsup.detach(), "acceptance": accepted.float().mean()}
+        stats |= {f"pseudo_{name}": torch.where(weight[0] > 0, value, nothing) for name, value in pseudo_stats.items()}
+        sheet = None
+        if picture:
+            sheet = contact_sheet({"template": (template, None), "search": (search, target), "relay": (relay, None), "aug": (aug, pseudo)})
+        return StepResult(loss, stats, sheet)
+
+    @torch.no_grad()
+    def teach(self, unsup: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's boxes ``[B, 4]`` (xywh in image px, cut at the image's border) and predicted IoUs ``[B]``."""
+        with self.autocast():
+            outputs = full_precision(self.teacher(normalise(unsup["key"]), normalise(unsup["unlabeled"])))
+        found = self.objective.decode(outputs, self.window_penalty)
+        in_crop = cxcywh_to_xywh(found.bbox_cxcywh_norm.double() * self.size)
+        bbox = box_to_image(in_crop, unsup["unlabeled_extract"], unsup["unlabeled_factor"], self.size)
+        width, height = unsup["image_size"].double().unbind(-1)
+        return clip_xywh(bbox, width, height), found.confidence
+
+    @torch.no_grad()
+    def unlabelled(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Augmented relay and aug crops with the pseudo boxes (cxcywh_norm) of the aug crop, in ``order``."""
+        in_aug = box_to_crop(bbox, unsup["aug_extract"], unsup["aug_factor"], self.size).float()
+        relay, aug, in_aug = self.augment.unlabelled_pair(
+            unsup["relay"][order], unsup["aug"][order], in_aug[order], unsup["aug_mean"][order], unsup["draws"]
+        )
+        return relay, aug, self.normalised(in_aug)
+
+    def take_records(self) -> np.ndarray:
+        """The accepted pseudo labels since the last call, as ``RECORD`` rows."""
+        if not self._found:
+            return np.zeros(0, RECORD)
+        table = torch.cat(self._found).cpu().numpy()
+        self._found = []
+        table = table[table[:, 0] > 0]
+        records = np.zeros(len(table), RECORD)
+        records["order"], records["row"], records["frame"] = table[:, 1], table[:, 2], table[:, 3]
+        records["bbox"], records["confidence"] = table[:, 4:8], table[:, 8]
+        return records
+
+
+def refill_order(accepted: torch.Tensor) -> torch.Tensor:
+    """Which instance fills each slot of the student's unsupervised batch.
+
+    The accepted instances in their order, repeated from the first until the batch is full; without
+    any, the order as it is. No synchronisation with the host.
+
+    Args:
+        accepted: bool ``[B]``.
+
+    Returns:
+        int64 ``[B]``.
+    """
+    first = torch.argsort(~accepted, stable=True)
+    slot = torch.arange(len(accepted), device=accepted.device)
+    return first[slot % torch.where(accepted.any(), accepted.sum(), len(accepted))]
+
+
+def _part(outputs: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor]:
+    return {name: value[rows] for name, value in outputs.items()}
+
+
+def _columns(unsup: Part, accepted: torch.Tensor) -> torch.Tensor:
+    return torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()

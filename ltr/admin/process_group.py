@@ -1,0 +1,84 @@
+"""One process or many: what ``torchrun`` sets up, behind calls that also work alone."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from config.environment import choose_device
+
+
+@dataclass(frozen=True)
+class ProcessGroup:
+    """This process among those that train together.
+
+    Attributes:
+        rank: 0-based number of this process.
+        size: number of processes.
+        device: where this process computes.
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes the files."""
+        return self.rank == 0
+
+    def mean(self, value: torch.Tensor) -> torch.Tensor:
+        """The mean of ``value`` over all processes (the value itself when alone)."""
+        if self.size == 1:
+            return value
+        total = value.detach().clone()
+        dist.all_reduce(total)
+        return total / self.size
+
+    def gather(self, records: np.ndarray) -> np.ndarray:
+        """The records of all processes, one behind the other, on every process."""
+        if self.size == 1:
+            return records
+        parts: list[Any] = [None] * self.size
+        dist.all_gather_object(parts, records)
+        return np.concatenate(parts)
+
+    def agree(self, value: Any) -> Any:
+        """The first process's ``value`` on every process."""
+        if self.size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def start_process_group(device: str) -> ProcessGroup:
+    """Join the processes that ``torchrun`` started, or be alone.
+
+    Args:
+        device: the ``device`` setting; under ``torchrun`` each process takes its own GPU.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)
+    if size == 1:
+        return ProcessGroup(0, 1, chosen)
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen)

@@ -1,0 +1,222 @@
+"""The parts of a training that families share: data sets, sampler state, loader, optimizer, trainer.
+
+A family's base file sets its fields, says how its network and objective are made, and calls
+``train_sparse`` or ``train_supervised``. LTR's eight parts (data sets, processing, sampler, network,
+objective, actor, optimizer, trainer) stand in that order below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+from config.environment import load_settings
+from config.errors import UserError, nearest
+from config.settings import Settings
+from ltr.actors.base import Objective
+from ltr.actors.pairs import PairActor
+from ltr.actors.sparse import SparseActor
+from ltr.admin.process_group import ProcessGroup, start_process_group
+from ltr.admin.run import Run, announce
+from ltr.data.loader import TrackingSamples, build_loader
+from ltr.data.sampler import AnnotatedPairs, LabelledPairs, SparseInstances
+from ltr.data.sampler_state import SamplerState
+from ltr.dataset.base import VideoDataset, open_spec
+from ltr.models.registry import build_network
+from ltr.trainers.ltr_trainer import LTRTrainer
+from ltr.trainers.schedule import OneCycle, Schedule, StepDrop
+from ltr.trainers.sparse_trainer import SparseTrainer
+from ltr.trainers.teacher import make_teacher
+from sampling.key_frames import ensure_key_frames
+
+MakeObjective = Callable[[Settings, ProcessGroup], Objective]
+MakeOptimizer = Callable[[Settings, nn.Module], torch.optim.Optimizer]
+MakeSchedule = Callable[[Settings], Schedule]
+
+
+def train_sparse(
+    settings: Settings, objective: MakeObjective, optimizer: MakeOptimizer | None = None, schedule: MakeSchedule | None = None
+) -> None:
+    """Burn-in and sparse stage of any network that has an objective with ``decode``.
+
+    Args:
+        settings: merged settings; ``network``, ``data``, ``sampling``, ``train``, ``sparse`` are used.
+        objective: makes the loss.
+        optimizer, schedule: default to ``adamw`` and ``rates``.
+    """
+    group = begin(settings)
+    try:
+        datasets = open_datasets(settings)
+        network = make_network(settings, group)
+        run = Run(settings, type(network).__name__, group)
+        entries = group.agree(label_entries(datasets, settings) if group.first else None)
+        state = open_state(run, entries, group)
+        lengths = [dataset.num_frames(i) for dataset in datasets for i in range(len(dataset))]
+        pairs = LabelledPairs(datasets, state, settings.seed)
+        sparse = settings.sparse
+        instances = SparseInstances(datasets, state, settings.seed, sparse.propagating_step, sparse.interpolation_limit)
+        teacher = make_teacher(network)
+        actor = SparseActor(parallel(network, settings, group), teacher, objective(settings, group), settings, group)
+        SparseTrainer(
+            actor=actor,
+            state=state,
+            lengths=np.asarray(lengths),
+            loader=make_loader(TrackingSamples(pairs, instances, settings), state, settings, group),
+            optimizer=(optimizer or adamw)(settings, network),
+            schedule=(schedule or rates)(settings),
+            run=run,
+            group=group,
+            key_frames=state.fingerprint(),
+            constructor=constructor(settings),
+        ).train(settings.train.epochs)
+    finally:
+        group.close()
+
+
+def train_supervised(
+    settings: Settings, objective: MakeObjective, optimizer: MakeOptimizer | None = None, schedule: MakeSchedule | None = None, max_gap: int | None = None
+) -> None:
+    """Fully-supervised training: every visible frame of every video is a label.
+
+    Args:
+        max_gap: frames between template and search at most; None: any.
+    """
+    group = begin(settings)
+    try:
+        datasets = open_datasets(settings)
+        network = make_network(settings, group)
+        run = Run(settings, type(network).__name__, group)
+        pairs = AnnotatedPairs(datasets, settings.seed, max_gap)
+        LTRTrainer(
+            actor=PairActor(parallel(network, settings, group), objective(settings, group), settings, group),
+            loader=make_loader(TrackingSamples(pairs, None, settings), None, settings, group),
+            optimizer=(optimizer or adamw)(settings, network),
+            schedule=(schedule or rates)(settings),
+            run=run,
+            group=group,
+            constructor=constructor(settings),
+        ).train(settings.train.epochs)
+    finally:
+        group.close()
+
+
+# -- the parts ------------------------------------------------------------------------------------
+
+
+def begin(settings: Settings) -> ProcessGroup:
+    """Join the other processes, set the threads, print the settings."""
+    if settings.train.precision not in ("float32", "bfloat16"):
+        raise UserError(f"setting train.precision '{settings.train.precision}': {nearest(settings.train.precision, ['float32', 'bfloat16'])}")
+    group = start_process_group(settings.device)
+    for part in ("batch_size_sup", "batch_size_unsup"):
+        if settings.train[part] % group.size:
+            raise UserError(f"setting train.{part} {settings.train[part]} does not divide over {group.size} processes")
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(settings.seed)
+    announce(settings, load_settings(), group)
+    return group
+
+
+def open_datasets(settings: Settings) -> list[VideoDataset]:
+    """The data sets of ``data.datasets``."""
+    if not settings.data.datasets:
+        raise UserError("setting data.datasets is empty; give --set data.datasets NAME:SPLIT,...")
+    return [open_spec(spec, settings) for spec in settings.data.datasets]
+
+
+def label_entries(datasets: Sequence[VideoDataset], settings: Settings) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
+    """``(sequence key, trajectory, frames [k], bboxes [k, 4])`` of every labelled trajectory."""
+    entries = []
+    for dataset in datasets:
+        frames = ensure_key_frames(dataset, settings)
+        number = {key: i for i, key in enumerate(dataset.keys)}
+        for key, trajectories in frames.sequences.items():
+            for j, trajectory in enumerate(trajectories):
+                boxes = trajectory.bboxes
+                if boxes is None:
+                    boxes = dataset.annotation(number[key]).bbox[trajectory.f_ids]
+                entries.append((key, j, trajectory.f_ids, boxes))
+    if not entries:
+        raise UserError(f"{', '.join(settings.data.datasets)}: no video has key frames; sample them with key_frame_sampling.py")
+    return entries
+
+
+def open_state(run: Run, entries: list, group: ProcessGroup) -> SamplerState:
+    """The sampler state to start from: that of the newest checkpoint, else the key frames alone.
+
+    The first process builds the memory-mapped working file; the others open it.
+    """
+    if group.first:
+        state = SamplerState.create(run.working_state, entries)
+        epoch = run.store.newest()
+        if epoch is not None and run.store.has(epoch, "sampler_state"):
+            held = SamplerState.from_json(run.store.snapshot(epoch), run.working_state)
+            if held.fingerprint() != state.fingerprint():
+                return state  # resume_point names the change
+            state = held
+    group.wait()
+    return state if group.first else SamplerState.open(run.working_state)
+
+
+def make_loader(samples: TrackingSamples, state: SamplerState | None, settings: Settings, group: ProcessGroup):
+    """Batches for this process; workers live as long as the run."""
+    return build_loader(samples, state, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda")
+
+
+def make_network(settings: Settings, group: ProcessGroup) -> nn.Module:
+    """The network of ``settings.network`` on its device, its backbone from ImageNet weights where asked."""
+    from ltr.models.backbone.pretrained import load_pretrained
+
+    network = build_network(settings.network.name, settings.network.args)
+    if settings.network.pretrained:
+        load_pretrained(network, settings)
+    return network.to(group.device)
+
+
+def parallel(network: nn.Module, settings: Settings, group: ProcessGroup) -> nn.Module:
+    """The network as the actor calls it: compiled and spread over processes where asked."""
+    wrapped = network
+    if group.size > 1:
+        wrapped = DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
+    return torch.compile(wrapped) if settings.train.compile else wrapped  # type: ignore[return-value]
+
+
+def constructor(settings: Settings) -> dict[str, Any]:
+    """From what a checkpoint's reader builds the network again."""
+    return {"name": settings.network.name, "args": settings.network.args.plain()}
+
+
+def adamw(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
+    """AdamW with a smaller rate for the backbone (``network.backbone_parameters``)."""
+    if settings.optim.name != "adamw":
+        raise UserError(f"setting optim.name '{settings.optim.name}': this family trains with adamw")
+    backbone: Iterator[nn.Parameter] = network.backbone_parameters()  # type: ignore[operator]
+    slow = [p for p in backbone if p.requires_grad]
+    known = {id(p) for p in slow}
+    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    groups = [
+        {"params": parameters, "lr": lr, "initial_lr": lr}
+        for parameters, lr in ((rest, settings.optim.lr), (slow, settings.optim.backbone_lr))
+    ]
+    return torch.optim.AdamW(groups, weight_decay=settings.optim.weight_decay, fused=True)
+
+
+def rates(settings: Settings) -> Schedule:
+    """The schedule of ``optim.schedule``."""
+    makers: Mapping[str, Callable[[], Schedule]] = {
+        "step": lambda: StepDrop(settings.optim.drop_epoch, settings.optim.gamma),
+        "onecycle": lambda: OneCycle(settings.train.epochs, settings.train.iterations, settings.optim.warmup),
+    }
+    if settings.optim.schedule not in makers:
+        raise UserError(f"setting optim.schedule '{settings.optim.schedule}': {nearest(settings.optim.schedule, makers)}")
+    return makers[settings.optim.schedule]()
+
+
+

@@ -1,0 +1,264 @@
+"""The training loop: epochs of steps, saved so that a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from config.console import Progress, say, warn
+from config.errors import UserError
+from ltr.actors.base import Actor, StepResult
+from ltr.admin.checkpoint import FORMAT
+from ltr.admin.process_group import ProcessGroup
+from ltr.admin.run import Run
+from ltr.admin.run_log import RunLog
+from ltr.trainers.meter import Meter
+from ltr.trainers.schedule import Schedule
+
+# Steps between looks at the device (the loss on the progress line, the count of skipped steps).
+_LOOK = 20
+
+
+class Loader(Protocol):
+    """What the trainer asks of a loader; see ``ltr.data.loader``."""
+
+    def epoch(self, epoch: int, sparse: bool) -> Iterator[dict[str, Any]]:
+        """The batches of one epoch."""
+
+
+class LTRTrainer:
+    """Trains a network on labelled pairs.
+
+    Args:
+        actor: turns a batch into a loss and statistics.
+        loader: yields the batches of an epoch.
+        optimizer: its groups carry their full rate as ``initial_lr``.
+        schedule: sets the rates.
+        run: folders, settings, and what is on disk already.
+        group: the processes that train together.
+        key_frames: fingerprint of the labelled frames (rule 8).
+        constructor: ``{"name", "args"}`` from which the network can be built again.
+    """
+
+    def __init__(
+        self,
+        *,
+        actor: Actor,
+        loader: Loader,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        run: Run,
+        group: ProcessGroup,
+        key_frames: str = "",
+        constructor: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.actor, self.loader, self.optimizer, self.schedule = actor, loader, optimizer, schedule
+        self.run, self.group, self.settings = run, group, run.settings
+        self.key_frames, self.constructor = key_frames, dict(constructor or {})
+        self.epoch = 0
+        self._log: RunLog | None = None
+        self._nonfinite = torch.zeros(2, device=group.device)  # steps skipped in a row, and in this epoch
+        self._bad_samples: list[str] = []
+
+    # -- the loop ---------------------------------------------------------------------------------
+
+    def train(self, epochs: int) -> None:
+        """Train up to and including ``epochs``, going on from the newest checkpoint of this run.
+
+        Raises:
+            UserError: the files on disk belong to another run, too many samples are bad, the
+                gradients stay non-finite, or the disk is full.
+        """
+        settings = self.settings
+        self.epoch, state = self.group.agree(self.run.resume_point(self.key_frames) if self.group.first else None)
+        if self.epoch:
+            self.load(self.epoch, state)
+            self._tell(f"going on after epoch {self.epoch} ({self.run.store.weights(self.epoch, 's').name})")
+        else:
+            self.begin()
+        if self.epoch >= epochs:
+            self._tell(f"trained already: {self.run.folder} holds epoch {self.epoch}")
+            return
+        if self.group.first:
+            tensorboard = self.run.tensorboard if settings.train.tensorboard else None
+            self._log = RunLog(self.run.folder, tensorboard, state.get("log_size", 0), self.epoch)
+        total, done = epochs * settings.train.iterations, self.epoch * settings.train.iterations
+        try:
+            with Progress(total, settings.variant, "steps", done) as progress:
+                for epoch in range(self.epoch + 1, epochs + 1):
+                    self._train_epoch(epoch, progress)
+                    if epoch % settings.train.save_interval == 0 or epoch % settings.train.resume_interval == 0 or epoch == epochs:
+                        keep = epoch % settings.train.save_interval == 0 or epoch == epochs
+                        self.save(epoch, keep)
+        finally:
+            if self._log is not None:
+                self._log.close()
+
+    def _train_epoch(self, epoch: int, progress: Progress) -> None:
+        settings = self.settings.train
+        self.begin_epoch(epoch)
+        self.schedule.begin_epoch(epoch, self.optimizer)
+        meter, waited, samples, shown = Meter(), 0.0, 0, ""
+        self._bad_samples = []
+        self._nonfinite[1] = 0
+        started = mark = time.perf_counter()
+        for step, batch in enumerate(self.loader.epoch(epoch, self.sparse(epoch))):
+            waited += time.perf_counter() - mark
+            self._count_bad(batch.get("bad", []))
+            picture = step == 0 and settings.image_interval > 0 and epoch % settings.image_interval == 0
+            result = self._step(epoch, step, batch, picture and self.group.first)
+            meter.add(result.stats)
+            if result.picture is not None:
+                self._picture(epoch, result.picture)
+            samples += sum(len(part["index"]) for name, part in batch.items() if name != "bad") * self.group.size
+            if step % _LOOK == 0:
+                shown = f"{result.loss.item():.3f}"
+                self._watch_nonfinite(epoch)
+            elapsed = time.perf_counter() - started
+            progress.label = f"{self.settings.variant} {self.stage(epoch)} epoch {epoch}/{settings.epochs}"
+            if self.group.first:
+                progress.update(1, loss=shown, samples_per_s=f"{samples / elapsed:.0f}", waiting=f"{100 * waited / elapsed:.0f} %")
+            mark = time.perf_counter()
+        self._watch_nonfinite(epoch)
+        elapsed = time.perf_counter() - started
+        values = {"stage": self.stage(epoch), "lr": [group["lr"] for group in self.optimizer.param_groups]}
+        values |= meter.means(self.group) | self.end_epoch(epoch)
+        values |= {"skipped_steps": int(self._nonfinite[1].item()), "bad_samples": len(self._bad_samples)}
+        speed = {"samples_per_s": round(samples / elapsed, 1), "waiting": round(waited / elapsed, 4), "seconds": round(elapsed, 2)}
+        if self._log is not None:
+            self._log.write(epoch, values, speed)
+        self.epoch = epoch
+        self._tell(_summary(epoch, settings.epochs, values, speed))
+
+    def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
+        # Dropout draws from torch's generator: seeded here, a resumed run repeats it.
+        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, epoch, step, self.group.rank]).generate_state(1)[0]))
+        self.schedule.begin_step(epoch, step, self.optimizer)
+        result = self.actor(batch, picture)
+        self.optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+        self._guarded_update()
+        return result
+
+    def _guarded_update(self) -> None:
+        """Clip and step; a step with a non-finite gradient is skipped on the device, without a look at it."""
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm(gradients)
+        if self.settings.optim.clip_norm > 0:
+            clip_grads_with_norm_(parameters, self.settings.optim.clip_norm, norm)
+        bad = (~torch.isfinite(norm)).to(torch.float32)
+        self._nonfinite += bad
+        self._nonfinite[0] *= bad
+        if getattr(self.optimizer, "_step_supports_amp_scaling", False):  # fused kernels take the flag
+            self.optimizer.grad_scale, self.optimizer.found_inf = None, bad  # type: ignore[attr-defined]
+            self.optimizer.step()
+        elif not bad.item():
+            self.optimizer.step()
+
+    def _watch_nonfinite(self, epoch: int) -> None:
+        limit = self.settings.train.max_nonfinite
+        if self._nonfinite[0].item() >= limit:
+            raise UserError(
+                f"epoch {epoch}: the gradient was not finite in {limit} steps in a row; lower optim.lr, set optim.clip_norm, "
+                f"or go on from an earlier checkpoint in {self.run.folder}"
+            )
+
+    def _count_bad(self, messages: list[str]) -> None:
+        for message in messages:
+            if len(self._bad_samples) < 10:
+                warn(f"sample replaced: {message}")
+            self._bad_samples.append(message)
+        limit = self.settings.data.max_bad_samples
+        if len(self._bad_samples) > limit:
+            raise UserError(
+                f"more than {limit} unreadable samples in one epoch (data.max_bad_samples), the last: {self._bad_samples[-1]}; mend the data set"
+            )
+
+    # -- what a trainer with more stages adds ------------------------------------------------------
+
+    def sparse(self, epoch: int) -> bool:
+        """Whether the batches of ``epoch`` have an unsupervised part."""
+        return False
+
+    def stage(self, epoch: int) -> str:
+        """What the progress line calls this part of the run."""
+        return "supervised"
+
+    def begin(self) -> None:
+        """Called once when a run starts from nothing."""
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Called before the first step of each epoch."""
+        self.actor.train()
+
+    def end_epoch(self, epoch: int) -> dict[str, Any]:
+        """Called after the last step of each epoch; what it returns goes into the log."""
+        return {}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """The networks that are saved, by the last letter of their file name."""
+        return {"s": self.actor.plain_network}
+
+    def write_state(self):
+        """A function that writes the sampler state to a path, or None."""
+        return None
+
+    # -- saving and loading -----------------------------------------------------------------------
+
+    def save(self, epoch: int, keep: bool) -> None:
+        """Make ``epoch`` exist on disk."""
+        if self.group.first:
+            settings = self.settings.plain()
+            content: dict[str, dict[str, Any]] = {
+                part: {
+                    "format": FORMAT,
+                    "epoch": epoch,
+                    "net_type": self.run.store.net_type,
+                    "net": network.state_dict(),
+                    "constructor": self.constructor,
+                    "settings": settings,
+                }
+                for part, network in self.parts().items()
+            }
+            content["state"] = {
+                "format": FORMAT,
+                "epoch": epoch,
+                "optimizer": self.optimizer.state_dict(),
+                "key_frames": self.key_frames,
+                "log_size": self._log.size() if self._log is not None else 0,
+                "settings": settings,
+            }
+            self.run.store.save(epoch, content, self.write_state(), keep)
+        self.group.wait()
+
+    def load(self, epoch: int, state: dict[str, Any]) -> None:
+        """Put networks and optimizer back to the end of ``epoch``."""
+        for part, network in self.parts().items():
+            if self.run.store.has(epoch, part):
+                network.load_state_dict(self.run.store.load(epoch, part)["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _picture(self, epoch: int, picture: np.ndarray) -> None:
+        path = self.run.folder / "inputs" / f"ep{epoch:04d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]))
+        if self._log is not None:
+            self._log.image(epoch, picture)
+
+    def _tell(self, text: str) -> None:
+        if self.group.first:
+            say(text)
+
+
+def _summary(epoch: int, epochs: int, values: dict[str, Any], speed: dict[str, Any]) -> str:
+    names = ("loss", "iou", "pseudo_iou", "acceptance", "explored")
+    shown = "  ".join(f"{name.replace('_', ' ')} {values[name]:.3f}" for name in names if values.get(name) is not None)
+    return f"epoch {epoch}/{epochs} {values['stage']}  {shown}  {speed['samples_per_s']:.0f} samples/s, waiting {100 * speed['waiting']:.0f} %"
