@@ -19,7 +19,14 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, description: str) -> None:
         super().__init__(description=description, allow_abbrev=False)
-        self.add_argument("--set", nargs=2, action="append", metavar=("KEY", "VALUE"), default=[], help="any setting of config/defaults.py")
+        self.add_argument(
+            "--set",
+            nargs=2,
+            action="append",
+            metavar=("KEY", "VALUE"),
+            default=[],
+            help="any setting of config/defaults.py",
+        )
         self.add_argument("--device", help="auto, cpu, cuda or cuda:N")
 
     def error(self, message: str) -> None:  # type: ignore[override]

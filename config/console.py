@@ -56,13 +56,19 @@ class Progress:
         initial: steps that were done before (a resumed run).
     """
 
-    def __init__(self, total: int, label: str, unit: str = "it", initial: int = 0, pipe_seconds: float = 10.0) -> None:
+    def __init__(
+        self, total: int, label: str, unit: str = "it", initial: int = 0, pipe_seconds: float = 10.0
+    ) -> None:
         self.total, self.label, self.unit = total, label, unit
         self.done = initial
         self._initial = initial
         self._start = self._printed = time.monotonic()
         self._pipe_seconds = pipe_seconds
-        self._bar = tqdm(total=total, desc=label, unit=unit, initial=initial, leave=False, dynamic_ncols=True) if sys.stderr.isatty() else None
+        self._bar = (
+            tqdm(total=total, desc=label, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
+            if sys.stderr.isatty()
+            else None
+        )
 
     def update(self, steps: int = 1, **figures: object) -> None:
         """Count ``steps`` and show ``figures`` (name=value) behind the rate."""
@@ -73,11 +79,16 @@ class Progress:
             self._bar.update(steps)
             return
         now = time.monotonic()
-        if now - self._printed >= self._pipe_seconds or (self.done >= self.total and now - self._start >= self._pipe_seconds):
+        if now - self._printed >= self._pipe_seconds or (
+            self.done >= self.total and now - self._start >= self._pipe_seconds
+        ):
             self._printed = now
             rate = (self.done - self._initial) / max(now - self._start, 1e-9)
             left = (self.total - self.done) / max(rate, 1e-9)
-            print(f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {duration(left)} left  {text}".rstrip(), flush=True)
+            print(
+                f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {duration(left)} left  {text}".rstrip(),
+                flush=True,
+            )
 
     def close(self) -> None:
         """Remove the line."""

@@ -80,7 +80,9 @@ def get_defaults() -> Settings:
     s.optim.backbone_lr = 1e-5
     s.optim.weight_decay = 1e-4
     s.optim.clip_norm = 0.0  # 0: no clipping
-    s.optim.schedule = "step"  # step: x gamma after drop_epoch; onecycle: linear warm-up, cosine decay, per step
+    s.optim.schedule = (
+        "step"  # step: x gamma after drop_epoch; onecycle: linear warm-up, cosine decay, per step
+    )
     s.optim.drop_epoch = 300
     s.optim.gamma = 0.1
     s.optim.warmup = 0.1  # share of all steps, onecycle only

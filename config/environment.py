@@ -45,7 +45,9 @@ def load_settings(overrides: list[str] | None = None) -> Settings:
         local: Any = module.EnvironmentSettings()
         train, test = dict(local.train_dataset_dirs), dict(local.test_dataset_dirs)
     except (SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: {type(error).__name__}: {error}; compare it with config/local_template.py") from error
+        raise UserError(
+            f"{path}: {type(error).__name__}: {error}; compare it with config/local_template.py"
+        ) from error
     settings = get_defaults()
     settings.paths.var = str(getattr(local, "workspace_dir", "var"))
     settings.paths.seq_files = str(getattr(local, "seq_files_dir", ""))
@@ -81,7 +83,9 @@ def dataset_dir(settings: Settings, kind: str, name: str) -> Path:
         )
     path = resolve(folder)
     if not path.is_dir():
-        raise UserError(f"{path}: the folder of data set '{name}' is missing; mend {local_file()} or paths.{kind}.{name}")
+        raise UserError(
+            f"{path}: the folder of data set '{name}' is missing; mend {local_file()} or paths.{kind}.{name}"
+        )
     return path
 
 
@@ -106,7 +110,9 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count == 0:
-            raise UserError(f"device '{name}': torch {torch.__version__} sees no CUDA device; use --device cpu or mend the driver")
+            raise UserError(
+                f"device '{name}': torch {torch.__version__} sees no CUDA device; use --device cpu or mend the driver"
+            )
         index = local_rank % count if device.index is None else device.index
         if index >= count:
             raise UserError(f"device '{name}': this machine has CUDA devices 0 to {count - 1}")

@@ -40,7 +40,9 @@ def atomic_writer(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO
         temporary = None
         sync_folder(path.parent)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error}); free space or fix permissions") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); free space or fix permissions"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
@@ -105,7 +107,11 @@ def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:
 def sha256(path: str | os.PathLike[str]) -> str:
     """Hex digest of a file's content."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _digest(file)
+        )
 
 
 def _digest(file: IO[bytes]) -> str:

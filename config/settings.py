@@ -73,7 +73,11 @@ class Settings(CfgNode):
     def differences(self, other: Settings) -> list[tuple[str, Any, Any]]:
         """``(key, other's value, own value)`` wherever the two trees differ."""
         mine, theirs = dict(self.flat()), dict(other.flat())
-        return [(key, theirs.get(key), mine.get(key)) for key in sorted(mine | theirs) if mine.get(key) != theirs.get(key)]
+        return [
+            (key, theirs.get(key), mine.get(key))
+            for key in sorted(mine | theirs)
+            if mine.get(key) != theirs.get(key)
+        ]
 
 
 def open_node(**values: Any) -> Settings:
@@ -104,4 +108,6 @@ def _coerce(key: str, old: Any, new: Any) -> Any:
         return type(old)(new)
     if old is None or type(new) is type(old):
         return new
-    raise UserError(f"setting '{key}': {new!r} is of type {type(new).__name__}, expected {type(old).__name__} like {old!r}")
+    raise UserError(
+        f"setting '{key}': {new!r} is of type {type(new).__name__}, expected {type(old).__name__} like {old!r}"
+    )

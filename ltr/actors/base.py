@@ -29,7 +29,11 @@ class Objective(Protocol):
     """What the actors ask of a loss; see ``ltr.models.loss``."""
 
     def __call__(
-        self, outputs: dict[str, torch.Tensor], target_cxcywh_norm: torch.Tensor, labelled: bool, weight: torch.Tensor | None = None
+        self,
+        outputs: dict[str, torch.Tensor],
+        target_cxcywh_norm: torch.Tensor,
+        labelled: bool,
+        weight: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Loss and statistics of a batch; ``weight [B]`` of 0 leaves a sample out."""
 

@@ -27,7 +27,9 @@ class PairActor:
         group: the processes that train together; ``group.device`` is where batches go.
     """
 
-    def __init__(self, network: nn.Module, objective: Objective, settings: Settings, group: ProcessGroup) -> None:
+    def __init__(
+        self, network: nn.Module, objective: Objective, settings: Settings, group: ProcessGroup
+    ) -> None:
         self.network, self.objective, self.group = network, objective, group
         self.size = settings.data.search_size
         self.augment = StudentAugment(settings.augment)

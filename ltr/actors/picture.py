@@ -33,7 +33,17 @@ def contact_sheet(rows: dict[str, tuple[torch.Tensor, torch.Tensor | None]]) -> 
                 cx, cy, w, h = (float(v) * image.shape[0] for v in boxes[i])
                 corners = [round(v) for v in (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)]
                 cv2.rectangle(image, tuple(corners[:2]), tuple(corners[2:]), (255, 220, 0), 1)
-            cells.append(cv2.copyMakeBorder(image, 2, side - image.shape[0] + 2, 2, side - image.shape[1] + 2, cv2.BORDER_CONSTANT, value=(40, 40, 40)))
+            cells.append(
+                cv2.copyMakeBorder(
+                    image,
+                    2,
+                    side - image.shape[0] + 2,
+                    2,
+                    side - image.shape[1] + 2,
+                    cv2.BORDER_CONSTANT,
+                    value=(40, 40, 40),
+                )
+            )
         strip = np.concatenate(cells, 1)
         cv2.putText(strip, name, (5, 14), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 1, cv2.LINE_AA)
         strips.append(strip)

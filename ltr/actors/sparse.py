@@ -32,7 +32,14 @@ class SparseActor(PairActor):
         rest: as for ``PairActor``; ``settings.sparse`` is used too.
     """
 
-    def __init__(self, network: nn.Module, teacher: nn.Module, objective: Objective, settings: Settings, group: ProcessGroup) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: nn.Module,
+        objective: Objective,
+        settings: Settings,
+        group: ProcessGroup,
+    ) -> None:
         super().__init__(network, objective, settings, group)
         self.teacher = teacher
         self.threshold = settings.sparse.confidence_threshold
@@ -47,7 +54,9 @@ class SparseActor(PairActor):
 
         bbox, confidence = self.teach(unsup)
         accepted = confidence >= self.threshold
-        self._found.append(torch.cat([_columns(unsup, accepted), bbox.double(), confidence.double()[:, None]], 1))
+        self._found.append(
+            torch.cat([_columns(unsup, accepted), bbox.double(), confidence.double()[:, None]], 1)
+        )
         order = refill_order(accepted)
         relay, aug, pseudo = self.unlabelled(unsup, bbox, order)
 
@@ -57,16 +66,35 @@ class SparseActor(PairActor):
             outputs = full_precision(self.network(torch.cat([template, relay]), torch.cat([search, aug])))
         weight = accepted.any().float().expand(len(pseudo))
         loss_sup, stats = self.objective(_part(outputs, slice(count)), target, labelled=True)
-        loss_unsup, pseudo_stats = self.objective(_part(outputs, slice(count, None)), pseudo, labelled=False, weight=weight)
+        loss_unsup, pseudo_stats = self.objective(
+            _part(outputs, slice(count, None)), pseudo, labelled=False, weight=weight
+        )
 
-        share = (self.group.mean(weight[:1]) > 0).float()[0] * len(pseudo)  # 0 where nothing at all was accepted
+        share = (self.group.mean(weight[:1]) > 0).float()[0] * len(
+            pseudo
+        )  # 0 where nothing at all was accepted
         loss = (count * loss_sup + share * loss_unsup) / (count + share)
         nothing = loss.detach().new_tensor(float("nan"))  # left out of the epoch's mean
-        stats = {"loss": loss.detach(), **stats, "loss_unsup": loss_unsup.detach(), "acceptance": accepted.float().mean()}
-        stats |= {f"pseudo_{name}": torch.where(weight[0] > 0, value, nothing) for name, value in pseudo_stats.items()}
+        stats = {
+            "loss": loss.detach(),
+            **stats,
+            "loss_unsup": loss_unsup.detach(),
+            "acceptance": accepted.float().mean(),
+        }
+        stats |= {
+            f"pseudo_{name}": torch.where(weight[0] > 0, value, nothing)
+            for name, value in pseudo_stats.items()
+        }
         sheet = None
         if picture:
-            sheet = contact_sheet({"template": (template, None), "search": (search, target), "relay": (relay, None), "aug": (aug, pseudo)})
+            sheet = contact_sheet(
+                {
+                    "template": (template, None),
+                    "search": (search, target),
+                    "relay": (relay, None),
+                    "aug": (aug, pseudo),
+                }
+            )
         return StepResult(loss, stats, sheet)
 
     @torch.no_grad()
@@ -81,11 +109,17 @@ class SparseActor(PairActor):
         return clip_xywh(bbox, width, height), found.confidence
 
     @torch.no_grad()
-    def unlabelled(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def unlabelled(
+        self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Augmented relay and aug crops with the pseudo boxes (cxcywh_norm) of the aug crop, in ``order``."""
         in_aug = box_to_crop(bbox, unsup["aug_extract"], unsup["aug_factor"], self.size).float()
         relay, aug, in_aug = self.augment.unlabelled_pair(
-            unsup["relay"][order], unsup["aug"][order], in_aug[order], unsup["aug_mean"][order], unsup["draws"]
+            unsup["relay"][order],
+            unsup["aug"][order],
+            in_aug[order],
+            unsup["aug_mean"][order],
+            unsup["draws"],
         )
         return relay, aug, self.normalised(in_aug)
 

@@ -56,7 +56,11 @@ class CheckpointStore:
     def epochs(self) -> list[int]:
         """Epochs that have a manifest, ascending; not verified."""
         pattern = re.compile(re.escape(self.net_type) + r"_ep(\d{4,})\.json")
-        names = [pattern.fullmatch(path.name) for path in self.folder.glob("*.json")] if self.folder.is_dir() else []
+        names = (
+            [pattern.fullmatch(path.name) for path in self.folder.glob("*.json")]
+            if self.folder.is_dir()
+            else []
+        )
         return sorted(int(match[1]) for match in names if match)
 
     def save(
@@ -89,11 +93,19 @@ class CheckpointStore:
             write_state(self.snapshot(epoch))
             files["sampler_state"] = self.snapshot(epoch)
         entries = {
-            part: {"file": os.path.relpath(path, self.folder), "size": path.stat().st_size, "sha256": sha256(path)}
+            part: {
+                "file": os.path.relpath(path, self.folder),
+                "size": path.stat().st_size,
+                "sha256": sha256(path),
+            }
             for part, path in files.items()
         }
         earlier = [old for old in self.epochs() if old != epoch]
-        write_json(self.manifest(epoch), {"format": FORMAT, "epoch": epoch, "kept": keep, "files": entries}, indent=True)
+        write_json(
+            self.manifest(epoch),
+            {"format": FORMAT, "epoch": epoch, "kept": keep, "files": entries},
+            indent=True,
+        )
         if write_state is not None:
             self.publish(epoch)
         for old in earlier:
@@ -102,7 +114,10 @@ class CheckpointStore:
 
     def publish(self, epoch: int) -> None:
         """Make the snapshot of ``epoch`` the current sampler state (one file under two names)."""
-        target, temporary = self.current_state(), self.records / f".{self.current_state().name}.{os.getpid()}.tmp"
+        target, temporary = (
+            self.current_state(),
+            self.records / f".{self.current_state().name}.{os.getpid()}.tmp",
+        )
         with contextlib.suppress(FileNotFoundError):
             temporary.unlink()
         try:
@@ -146,16 +161,23 @@ class CheckpointStore:
     def _fault(self, epoch: int) -> str | None:
         try:
             manifest = read_json(self.manifest(epoch), "manifest")
-            if manifest["format"] > FORMAT:
-                raise UserError(
-                    f"{self.manifest(epoch)}: written by a newer SPOT (format {manifest['format']}, this one reads {FORMAT}); update"
-                )
-            for part, entry in manifest["files"].items():
-                path = self.folder / entry["file"]
-                if not path.is_file() or path.stat().st_size != entry["size"]:
-                    return f"{path.name} ({part}) is missing or truncated"
-                if sha256(path) != entry["sha256"]:
-                    return f"{path.name} ({part}) is corrupt"
+        except UserError:
+            return "is broken"
+        try:
+            newer = manifest["format"] > FORMAT
+            files = {
+                part: (self.folder / entry["file"], entry["size"], entry["sha256"])
+                for part, entry in manifest["files"].items()
+            }
         except (KeyError, TypeError, AttributeError):
             return "is not a manifest"
+        if newer:
+            raise UserError(
+                f"{self.manifest(epoch)}: written by a newer SPOT (format {manifest['format']}, this one reads {FORMAT}); update"
+            )
+        for part, (path, size, digest) in files.items():
+            if not path.is_file() or path.stat().st_size != size:
+                return f"{path.name} ({part}) is missing or truncated"
+            if sha256(path) != digest:
+                return f"{path.name} ({part}) is corrupt"
         return None

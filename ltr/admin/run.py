@@ -87,9 +87,13 @@ class Run:
             if not key.startswith(_FREE) and not self._epochs_are_free(key)
         ]
         if changed:
-            raise UserError(f"{self.store.manifest(epoch)}: the run was made with other settings ({'; '.join(changed[:4])}); {ways_out}")
+            raise UserError(
+                f"{self.store.manifest(epoch)}: the run was made with other settings ({'; '.join(changed[:4])}); {ways_out}"
+            )
         if state["key_frames"] != key_frames:
-            raise UserError(f"{self.store.manifest(epoch)}: the key frames have changed since this run began; {ways_out}")
+            raise UserError(
+                f"{self.store.manifest(epoch)}: the key frames have changed since this run began; {ways_out}"
+            )
         return epoch, state
 
     def _epochs_are_free(self, key: str) -> bool:

@@ -45,5 +45,7 @@ def _load(module: str, variant: str) -> ModuleType:
         raise UserError(f"unknown variant '{module}/{variant}': {nearest(variant, variants)}")
     loaded = importlib.import_module(f"{_PACKAGE}.{module}.{variant}")
     if not hasattr(loaded, "run"):
-        raise UserError(f"{loaded.__file__}: has no run(settings), so it is no variant; {nearest(variant, variants)}")
+        raise UserError(
+            f"{loaded.__file__}: has no run(settings), so it is no variant; {nearest(variant, variants)}"
+        )
     return loaded

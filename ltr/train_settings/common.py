@@ -41,7 +41,10 @@ MakeSchedule = Callable[[Settings], Schedule]
 
 
 def train_sparse(
-    settings: Settings, objective: MakeObjective, optimizer: MakeOptimizer | None = None, schedule: MakeSchedule | None = None
+    settings: Settings,
+    objective: MakeObjective,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule | None = None,
 ) -> None:
     """Burn-in and sparse stage of any network that has an objective with ``decode``.
 
@@ -60,9 +63,13 @@ def train_sparse(
         lengths = [dataset.num_frames(i) for dataset in datasets for i in range(len(dataset))]
         pairs = LabelledPairs(datasets, state, settings.seed)
         sparse = settings.sparse
-        instances = SparseInstances(datasets, state, settings.seed, sparse.propagating_step, sparse.interpolation_limit)
+        instances = SparseInstances(
+            datasets, state, settings.seed, sparse.propagating_step, sparse.interpolation_limit
+        )
         teacher = make_teacher(network)
-        actor = SparseActor(parallel(network, settings, group), teacher, objective(settings, group), settings, group)
+        actor = SparseActor(
+            parallel(network, settings, group), teacher, objective(settings, group), settings, group
+        )
         SparseTrainer(
             actor=actor,
             state=state,
@@ -80,7 +87,11 @@ def train_sparse(
 
 
 def train_supervised(
-    settings: Settings, objective: MakeObjective, optimizer: MakeOptimizer | None = None, schedule: MakeSchedule | None = None, max_gap: int | None = None
+    settings: Settings,
+    objective: MakeObjective,
+    optimizer: MakeOptimizer | None = None,
+    schedule: MakeSchedule | None = None,
+    max_gap: int | None = None,
 ) -> None:
     """Fully-supervised training: every visible frame of every video is a label.
 
@@ -112,11 +123,15 @@ def train_supervised(
 def begin(settings: Settings) -> ProcessGroup:
     """Join the other processes, set the threads, print the settings."""
     if settings.train.precision not in ("float32", "bfloat16"):
-        raise UserError(f"setting train.precision '{settings.train.precision}': {nearest(settings.train.precision, ['float32', 'bfloat16'])}")
+        raise UserError(
+            f"setting train.precision '{settings.train.precision}': {nearest(settings.train.precision, ['float32', 'bfloat16'])}"
+        )
     group = start_process_group(settings.device)
     for part in ("batch_size_sup", "batch_size_unsup"):
         if settings.train[part] % group.size:
-            raise UserError(f"setting train.{part} {settings.train[part]} does not divide over {group.size} processes")
+            raise UserError(
+                f"setting train.{part} {settings.train[part]} does not divide over {group.size} processes"
+            )
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
@@ -131,7 +146,9 @@ def open_datasets(settings: Settings) -> list[VideoDataset]:
     return [open_spec(spec, settings) for spec in settings.data.datasets]
 
 
-def label_entries(datasets: Sequence[VideoDataset], settings: Settings) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
+def label_entries(
+    datasets: Sequence[VideoDataset], settings: Settings
+) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
     """``(sequence key, trajectory, frames [k], bboxes [k, 4])`` of every labelled trajectory."""
     entries = []
     for dataset in datasets:
@@ -144,7 +161,9 @@ def label_entries(datasets: Sequence[VideoDataset], settings: Settings) -> list[
                     boxes = dataset.annotation(number[key]).bbox[trajectory.f_ids]
                 entries.append((key, j, trajectory.f_ids, boxes))
     if not entries:
-        raise UserError(f"{', '.join(settings.data.datasets)}: no video has key frames; sample them with key_frame_sampling.py")
+        raise UserError(
+            f"{', '.join(settings.data.datasets)}: no video has key frames; sample them with key_frame_sampling.py"
+        )
     return entries
 
 
@@ -165,9 +184,13 @@ def open_state(run: Run, entries: list, group: ProcessGroup) -> SamplerState:
     return state if group.first else SamplerState.open(run.working_state)
 
 
-def make_loader(samples: TrackingSamples, state: SamplerState | None, settings: Settings, group: ProcessGroup):
+def make_loader(
+    samples: TrackingSamples, state: SamplerState | None, settings: Settings, group: ProcessGroup
+):
     """Batches for this process; workers live as long as the run."""
-    return build_loader(samples, state, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda")
+    return build_loader(
+        samples, state, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda"
+    )
 
 
 def make_network(settings: Settings, group: ProcessGroup) -> nn.Module:
@@ -184,7 +207,9 @@ def parallel(network: nn.Module, settings: Settings, group: ProcessGroup) -> nn.
     """The network as the actor calls it: compiled and spread over processes where asked."""
     wrapped = network
     if group.size > 1:
-        wrapped = DistributedDataParallel(network, device_ids=[group.device] if group.device.type == "cuda" else None)
+        wrapped = DistributedDataParallel(
+            network, device_ids=[group.device] if group.device.type == "cuda" else None
+        )
     return torch.compile(wrapped) if settings.train.compile else wrapped  # type: ignore[return-value]
 
 
@@ -215,8 +240,7 @@ def rates(settings: Settings) -> Schedule:
         "onecycle": lambda: OneCycle(settings.train.epochs, settings.train.iterations, settings.optim.warmup),
     }
     if settings.optim.schedule not in makers:
-        raise UserError(f"setting optim.schedule '{settings.optim.schedule}': {nearest(settings.optim.schedule, makers)}")
+        raise UserError(
+            f"setting optim.schedule '{settings.optim.schedule}': {nearest(settings.optim.schedule, makers)}"
+        )
     return makers[settings.optim.schedule]()
-
-
-

@@ -77,7 +77,9 @@ class LTRTrainer:
                 gradients stay non-finite, or the disk is full.
         """
         settings = self.settings
-        self.epoch, state = self.group.agree(self.run.resume_point(self.key_frames) if self.group.first else None)
+        self.epoch, state = self.group.agree(
+            self.run.resume_point(self.key_frames) if self.group.first else None
+        )
         if self.epoch:
             self.load(self.epoch, state)
             self._tell(f"going on after epoch {self.epoch} ({self.run.store.weights(self.epoch, 's').name})")
@@ -94,7 +96,11 @@ class LTRTrainer:
             with Progress(total, settings.variant, "steps", done) as progress:
                 for epoch in range(self.epoch + 1, epochs + 1):
                     self._train_epoch(epoch, progress)
-                    if epoch % settings.train.save_interval == 0 or epoch % settings.train.resume_interval == 0 or epoch == epochs:
+                    if (
+                        epoch % settings.train.save_interval == 0
+                        or epoch % settings.train.resume_interval == 0
+                        or epoch == epochs
+                    ):
                         keep = epoch % settings.train.save_interval == 0 or epoch == epochs
                         self.save(epoch, keep)
         finally:
@@ -117,21 +123,32 @@ class LTRTrainer:
             meter.add(result.stats)
             if result.picture is not None:
                 self._picture(epoch, result.picture)
-            samples += sum(len(part["index"]) for name, part in batch.items() if name != "bad") * self.group.size
+            samples += (
+                sum(len(part["index"]) for name, part in batch.items() if name != "bad") * self.group.size
+            )
             if step % _LOOK == 0:
                 shown = f"{result.loss.item():.3f}"
                 self._watch_nonfinite(epoch)
             elapsed = time.perf_counter() - started
             progress.label = f"{self.settings.variant} {self.stage(epoch)} epoch {epoch}/{settings.epochs}"
             if self.group.first:
-                progress.update(1, loss=shown, samples_per_s=f"{samples / elapsed:.0f}", waiting=f"{100 * waited / elapsed:.0f} %")
+                progress.update(
+                    1,
+                    loss=shown,
+                    samples_per_s=f"{samples / elapsed:.0f}",
+                    waiting=f"{100 * waited / elapsed:.0f} %",
+                )
             mark = time.perf_counter()
         self._watch_nonfinite(epoch)
         elapsed = time.perf_counter() - started
         values = {"stage": self.stage(epoch), "lr": [group["lr"] for group in self.optimizer.param_groups]}
         values |= meter.means(self.group) | self.end_epoch(epoch)
         values |= {"skipped_steps": int(self._nonfinite[1].item()), "bad_samples": len(self._bad_samples)}
-        speed = {"samples_per_s": round(samples / elapsed, 1), "waiting": round(waited / elapsed, 4), "seconds": round(elapsed, 2)}
+        speed = {
+            "samples_per_s": round(samples / elapsed, 1),
+            "waiting": round(waited / elapsed, 4),
+            "seconds": round(elapsed, 2),
+        }
         if self._log is not None:
             self._log.write(epoch, values, speed)
         self.epoch = epoch
@@ -139,7 +156,13 @@ class LTRTrainer:
 
     def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
         # Dropout draws from torch's generator: seeded here, a resumed run repeats it.
-        torch.manual_seed(int(np.random.SeedSequence([self.settings.seed, epoch, step, self.group.rank]).generate_state(1)[0]))
+        torch.manual_seed(
+            int(
+                np.random.SeedSequence([self.settings.seed, epoch, step, self.group.rank]).generate_state(1)[
+                    0
+                ]
+            )
+        )
         self.schedule.begin_step(epoch, step, self.optimizer)
         result = self.actor(batch, picture)
         self.optimizer.zero_grad(set_to_none=True)
@@ -149,8 +172,12 @@ class LTRTrainer:
 
     def _guarded_update(self) -> None:
         """Clip and step; a step with a non-finite gradient is skipped on the device, without a look at it."""
-        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
-        parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [
+            p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        parameters = [
+            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
         norm = get_total_norm(gradients)
         if self.settings.optim.clip_norm > 0:
             clip_grads_with_norm_(parameters, self.settings.optim.clip_norm, norm)
@@ -260,5 +287,7 @@ class LTRTrainer:
 
 def _summary(epoch: int, epochs: int, values: dict[str, Any], speed: dict[str, Any]) -> str:
     names = ("loss", "iou", "pseudo_iou", "acceptance", "explored")
-    shown = "  ".join(f"{name.replace('_', ' ')} {values[name]:.3f}" for name in names if values.get(name) is not None)
+    shown = "  ".join(
+        f"{name.replace('_', ' ')} {values[name]:.3f}" for name in names if values.get(name) is not None
+    )
     return f"epoch {epoch}/{epochs} {values['stage']}  {shown}  {speed['samples_per_s']:.0f} samples/s, waiting {100 * speed['waiting']:.0f} %"

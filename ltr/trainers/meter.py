@@ -36,5 +36,6 @@ class Meter:
             return {}
         table = group.mean(torch.stack([torch.stack([self._sums[n], self._counts[n]]) for n in names])).cpu()
         return {
-            name: float(f"{total / count:.6g}") if count > 0 else None for name, (total, count) in zip(names, table.tolist())
+            name: float(f"{total / count:.6g}") if count > 0 else None
+            for name, (total, count) in zip(names, table.tolist())
         }

@@ -89,4 +89,6 @@ class SparseTrainer(LTRTrainer):
         super().load(epoch, state)
         if self.group.first:
             self.run.store.publish(epoch)
-            say(f"sampler state: {self.run.store.snapshot(epoch).name}, {100 * self._explored():.1f} % of the frames explored")
+            say(
+                f"sampler state: {self.run.store.snapshot(epoch).name}, {100 * self._explored():.1f} % of the frames explored"
+            )

@@ -31,7 +31,9 @@ def spot_training(folder, kit):
     build, inputs = case["build"], {entry["name"]: entry for entry in case["inputs"]}
 
     weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    optimizer = torch.optim.AdamW([{"params": [w], "lr": lr, "initial_lr": lr} for w, lr in zip(weights, (1e-4, 1e-5))])
+    optimizer = torch.optim.AdamW(
+        [{"params": [w], "lr": lr, "initial_lr": lr} for w, lr in zip(weights, (1e-4, 1e-5))]
+    )
     schedule, rates = StepDrop(build["transt_step"], 0.1), []
     for epoch in range(1, build["transt_epochs"] + 1):
         schedule.begin_epoch(epoch, optimizer)
