@@ -15,7 +15,6 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-
 from config.environment import load_settings
 from config.errors import UserError, nearest
 from config.settings import Settings

@@ -287,7 +287,7 @@ class LTRTrainer:
 
 def _summary(epoch: int, epochs: int, values: dict[str, Any], speed: dict[str, Any]) -> str:
     names = ("loss", "iou", "pseudo_iou", "acceptance", "explored")
-    shown = "  ".join(
-        f"{name.replace('_', ' ')} {values[name]:.3f}" for name in names if values.get(name) is not None
-    )
-    return f"epoch {epoch}/{epochs} {values['stage']}  {shown}  {speed['samples_per_s']:.0f} samples/s, waiting {100 * speed['waiting']:.0f} %"
+    known = [name for name in names if values.get(name) is not None]
+    shown = "  ".join(f"{name.replace('_', ' ')} {values[name]:.3f}" for name in known)
+    rate = f"{speed['samples_per_s']:.0f} samples/s, waiting {100 * speed['waiting']:.0f} %"
+    return f"epoch {epoch}/{epochs} {values['stage']}  {shown}  {rate}"
