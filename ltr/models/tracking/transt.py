@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +12,7 @@ from torch import nn
 from ltr.models.backbone.registry import BACKBONES
 from ltr.models.layers.mlp import MLP
 from ltr.models.layers.position import sine_positions
+from ltr.models.layers.window import hann_window
 from ltr.models.neck.feature_fusion import FeatureFusion, TemplateMemory
 from ltr.models.registry import NETWORKS
 
@@ -94,3 +97,37 @@ class TransT(nn.Module):
         height, width = features.shape[-2:]
         tokens = features.flatten(2).transpose(1, 2)
         return tokens, sine_positions(height, width, self.hidden_dim, tokens.device, tokens.dtype)
+
+
+class Decoded(NamedTuple):
+    """The best box of each sample, on the device of the outputs."""
+
+    bbox_cxcywh_norm: torch.Tensor  # [B, 4] fractions of the search crop
+    score: torch.Tensor  # [B] windowed target probability of the chosen cell
+    confidence: torch.Tensor  # [B] its predicted IoU; without an IoU head its target probability
+    index: torch.Tensor  # type: ignore[assignment]  # int64 [B], the chosen cell (hides tuple.index)
+
+
+def map_side(cells: int) -> int:
+    """The side of a square map with that many cells."""
+    side = math.isqrt(cells)
+    if side * side != cells:
+        raise ValueError(f"{cells} cells are not a square map")
+    return side
+
+
+def decode(outputs: Mapping[str, torch.Tensor], window_penalty: float) -> Decoded:
+    """The box at the maximum of ``window_penalty * Hann + (1 - window_penalty) * probability``.
+
+    Args:
+        outputs: what ``TransT`` returns, for a square search crop.
+        window_penalty: weight of the window, in [0, 1].
+    """
+    probability = outputs["pred_logits"].float().softmax(-1)[..., 0]
+    window = hann_window(map_side(probability.shape[1]), probability.device)
+    score, index = (window_penalty * window + (1 - window_penalty) * probability).max(1)
+    cell = index[:, None]
+    box = outputs["pred_boxes"].float().gather(1, cell[..., None].expand(-1, 1, 4))[:, 0]
+    ious = outputs.get("pred_ious")
+    confidence = probability if ious is None else ious.float()[..., 0]
+    return Decoded(box, score, confidence.gather(1, cell)[:, 0], index)
