@@ -1,0 +1,122 @@
+"""Text files of the benchmarks: boxes, flags and lists of names, with errors that name the line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from config.errors import UserError
+
+
+def read_boxes(path: Path, count: int) -> np.ndarray:
+    """``x,y,w,h`` per line, separated by commas, tabs or spaces, as float64 ``[count, 4]`` in pixels.
+
+    Sizes may be zero or negative here; ``check_sizes`` says which of them a benchmark allows.
+
+    Raises:
+        UserError: unreadable, not ``count`` lines, or a line without four finite numbers.
+    """
+    lines = _read(path).split("\n")
+    rows = [line.split() for line in lines]
+    if len(rows) != count:
+        raise UserError(
+            f"{path}: {len(rows)} lines of boxes for {count} images; restore the file or the missing images"
+        )
+    try:
+        boxes = np.array(list(map(float, chain.from_iterable(rows)))) if set(map(len, rows)) == {4} else None
+    except ValueError:
+        boxes = None
+    if boxes is None or not np.isfinite(boxes).all():
+        number = next(number for number, row in enumerate(rows, 1) if not _is_box(row))
+        raise UserError(
+            f"{path}, line {number}: '{lines[number - 1][:40]}' is not a box; four finite numbers are needed"
+        )
+    return boxes.reshape(-1, 4)
+
+
+def read_flags(path: Path, count: int) -> np.ndarray:
+    """``count`` whole numbers, one per line or all on one line separated by commas, as int64 ``[count]``.
+
+    Raises:
+        UserError: unreadable, another count, or something that is no whole number.
+    """
+    lines = _read(path).split("\n")
+    try:
+        flags = list(map(int, chain.from_iterable(line.split() for line in lines)))
+    except ValueError:
+        number, word = next(
+            (n, w) for n, line in enumerate(lines, 1) for w in line.split() if not _is_whole(w)
+        )
+        raise UserError(
+            f"{path}, line {number}: '{word[:60]}' is not a whole number; restore the file"
+        ) from None
+    if len(flags) != count:
+        raise UserError(
+            f"{path}: {len(flags)} values for {count} images; restore the file or the missing images"
+        )
+    return np.array(flags, dtype=np.int64)
+
+
+def check_sizes(path: Path, boxes: np.ndarray, absent: np.ndarray) -> np.ndarray:
+    """Which boxes ``[N, 4]`` have a size, as bool ``[N]``; whatever is left in absent frames is ignored.
+
+    Where the target is out of sight the benchmarks leave ``0,0,0,0`` or a random box behind
+    (LaSOT has ``1,1,-1,-1``); such a frame is not visible. A box without a size in a frame that
+    nothing declares absent is broken.
+
+    Raises:
+        UserError: such a box, with its line.
+    """
+    sized = (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+    if sized.all():
+        return sized
+    broken = np.flatnonzero(~sized & ~absent & boxes.any(axis=1))
+    if len(broken):
+        box = ",".join(f"{value:g}" for value in boxes[broken[0]])
+        more = f" (and {len(broken) - 1} more lines)" if len(broken) > 1 else ""
+        raise UserError(
+            f"{path}, line {broken[0] + 1}: box {box} has no size{more}; "
+            "correct it, or write 0,0,0,0 where the target is absent"
+        )
+    return sized
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list file, without blank ones."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path}: list cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _read(path: Path) -> str:
+    """The text with separators turned into spaces, without the blank end."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: annotation cannot be read ({error.strerror or error}); restore it or remove the video"
+        ) from error
+    # latin-1 decodes any byte, so that foreign bytes are reported with their line like any other text.
+    return data.decode("latin-1").replace("\r\n", "\n").replace(",", " ").rstrip()
+
+
+def _is_box(row: Sequence[str]) -> bool:
+    try:
+        return len(row) == 4 and bool(np.isfinite([float(word) for word in row]).all())
+    except ValueError:
+        return False
+
+
+def _is_whole(word: str) -> bool:
+    try:
+        int(word)
+    except ValueError:
+        return False
+    return True
