@@ -1,0 +1,236 @@
+"""Image files to RGB arrays, decoding no more than the crops need.
+
+JPEG frames are decoded by simplejpeg (libjpeg-turbo), other formats and installations without it by
+OpenCV, which returns the same bytes. Two properties of baseline JPEG save most of the work:
+
+- its blocks are stored from top to bottom, so that a file whose header says "240 rows" decodes as the
+  first 240 rows and stops: a crop costs nothing for what lies below it;
+- its transform can leave out the high frequencies, which decodes at 1/2, 1/4 or 1/8 of the size: right
+  where a crop is reduced by as much anyway.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+try:
+    import simplejpeg
+except ImportError:  # no wheel for this platform
+    simplejpeg = None
+
+_LARGEST = 1 << 28  # pixels; a header that claims more is broken
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # ends a scan: neither stuffing, fill nor restart
+_EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
+_HOLE = bytes(64)  # a run of zeros that compressed data hardly ever holds, but a half-written file does
+_END = b"\xff\xd9"
+_REDUCED_FLAG = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+
+
+class BadImage(Exception):
+    """A file that holds no whole image: missing, truncated, corrupt, or not an image.
+
+    Attributes:
+        path: the file.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, path: str, reason: str) -> None:
+        super().__init__(path, reason)
+        self.path, self.reason = path, reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Square(NamedTuple):
+    """A square of a frame that becomes a crop: position and side in frame px, side of the crop in px."""
+
+    left: int
+    top: int
+    side: int
+    size: int
+
+
+class Region(NamedTuple):
+    """The decoded part of a frame; it always begins at the frame's top-left corner."""
+
+    pixels: np.ndarray  # RGB uint8 [h, w, 3]
+    reduced: int  # frame px per decoded px: 1, 2, 4 or 8
+    width: int  # of the whole frame, px
+    height: int
+    whole: bool  # all rows of the frame are here
+
+
+class _Layout(NamedTuple):
+    """What the header of a JPEG file says."""
+
+    width: int
+    height: int
+    height_at: int  # offset of the two bytes that hold the height
+    block_rows: int  # pixel rows of one line of blocks
+    scan: int  # offset of the compressed data
+    one_scan: bool  # baseline, all colours in one scan: rows are complete one after the other
+
+
+def decoder_name() -> str:
+    """Which library decodes JPEG files, for people."""
+    if simplejpeg is None:
+        return f"OpenCV {cv2.__version__} (slower; pip install simplejpeg)"
+    return f"simplejpeg {simplejpeg.__version__}"
+
+
+def read_image(path: str | os.PathLike[str]) -> np.ndarray:
+    """The image in a file, RGB uint8 ``[H, W, 3]``; orientation tags are not applied.
+
+    Raises:
+        BadImage: the file is missing, truncated, corrupt or not an image.
+    """
+    name, data = _read(path)
+    if not data.startswith(b"\xff\xd8"):
+        return _decode_other(name, data)
+    layout = _layout(name, data)
+    _check_end(name, data, layout)
+    return _decode(name, data, layout, 1)
+
+
+def read_region(path: str | os.PathLike[str], squares: Sequence[Square], whole: bool = False) -> Region:
+    """Decode what some crops of one frame need, and no more.
+
+    Args:
+        path: the file.
+        squares: the squares that will be cut.
+        whole: decode all rows, for the frame's channel mean. It is done anyway where a square reaches
+            beyond the frame, because the mean is then the colour outside.
+
+    Raises:
+        BadImage: as ``read_image``. Damage below the decoded rows is noticed where it breaks the
+            structure of the file (truncation, markers, holes), not where it only changes pixels.
+    """
+    name, data = _read(path)
+    if not data.startswith(b"\xff\xd8"):
+        pixels = _decode_other(name, data)
+        return Region(pixels, 1, pixels.shape[1], pixels.shape[0], True)
+    layout = _layout(name, data)
+    sound = _check_end(name, data, layout)
+    width, height = layout.width, layout.height
+    reduced = min(_reduction(square) for square in squares)
+    bottom = max(square.top + square.side for square in squares)
+    inside = all(
+        s.left >= 0 and s.top >= 0 and s.left + s.side <= width and s.top + s.side <= height for s in squares
+    )
+    # One more line of blocks: the colours of the last row are interpolated with the row below it.
+    lines = math.ceil(bottom / layout.block_rows) + 1
+    rows = min(lines * layout.block_rows, height)
+    if whole or not inside or not sound or not layout.one_scan or rows == height or simplejpeg is None:
+        return Region(_decode(name, data, layout, reduced), reduced, width, height, True)
+    top = bytearray(data)
+    top[layout.height_at : layout.height_at + 2] = rows.to_bytes(2, "big")
+    pixels = _decode(name, top, layout._replace(height=rows), reduced, strict=False)
+    return Region(pixels, reduced, width, height, False)
+
+
+def channel_mean(region: Region) -> np.ndarray:
+    """Mean level of each channel over the frame, float64 ``[3]``, 0..255."""
+    return np.array(cv2.mean(region.pixels)[:3])
+
+
+def _reduction(square: Square) -> int:
+    """The largest reduction that leaves the square at least as large as the crop."""
+    return next((k for k in (8, 4, 2) if square.side >= k * square.size), 1)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[str, bytes]:
+    name = os.fspath(path)
+    try:
+        with open(name, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise BadImage(name, f"cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise BadImage(name, "is empty")
+    return name, data
+
+
+def _layout(name: str, data: bytes) -> _Layout:
+    """Walk the segments of a JPEG file (ITU-T T.81, annex B) up to its compressed data."""
+    frame: tuple[int, int, int, int, int, bool] | None = None
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == 0xFF:  # fill
+            at += 1
+            continue
+        body = data[at + 4 : at + 2 + length]
+        if len(body) < length - 2 or length < 2:
+            break
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6 + 3 * body[5]:
+            colours = body[5]
+            rows = 8 * max((body[7 + 3 * i] & 15 for i in range(colours)), default=1)
+            height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+            frame = width, height, at + 5, rows, colours, marker in (0xC0, 0xC1)
+        elif marker == 0xDA and frame is not None and body:
+            width, height, height_at, rows, colours, baseline = frame
+            if not width or not height or width * height > _LARGEST or not rows:
+                raise BadImage(name, f"is corrupt (its header says {width} x {height} pixels)")
+            one_scan = baseline and body[0] == colours
+            return _Layout(width, height, height_at, rows, at + 2 + length, one_scan)
+        at += 2 + length
+    raise BadImage(name, "is truncated or corrupt (no complete JPEG header)")
+
+
+def _check_end(name: str, data: bytes, layout: _Layout) -> bool:
+    """Whether the compressed data look unbroken; ``BadImage`` where they do not end at all.
+
+    Every 0xFF inside a scan is stuffed or a restart marker, so in a sound one-scan file the first
+    other marker is the end of the image.
+    """
+    if data.find(_END, layout.scan) < 0:
+        raise BadImage(name, "is truncated (no end-of-image marker)")
+    first = _MARKER.search(data, layout.scan)
+    return first is not None and first.group() == _END and data.find(_HOLE, layout.scan, first.start()) < 0
+
+
+def _decode(
+    name: str, data: bytes | bytearray, layout: _Layout, reduced: int, strict: bool = True
+) -> np.ndarray:
+    width, height = math.ceil(layout.width / reduced), math.ceil(layout.height / reduced)
+    if simplejpeg is None:
+        return _decode_opencv(name, data, reduced)
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, strict=strict)
+    except ValueError as error:
+        reason = str(error)
+    harmless = _EXTRANEOUS.search(reason)
+    if harmless and int(harmless[1]) <= 8:  # some cameras pad the scan by a byte or two
+        return _decode(name, data, layout, reduced, strict=False)
+    raise BadImage(name, f"is corrupt ({reason})")
+
+
+def _decode_other(name: str, data: bytes) -> np.ndarray:
+    pixels = _decode_opencv(name, data, 1)
+    if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
+        raise BadImage(name, "is truncated (no end-of-image chunk)")
+    return pixels
+
+
+def _decode_opencv(name: str, data: bytes | bytearray, reduced: int) -> np.ndarray:
+    flags = _REDUCED_FLAG[reduced] | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise BadImage(name, f"is no image ({error.err})") from error
+    if pixels is None:
+        raise BadImage(name, "is no image that can be decoded")
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
