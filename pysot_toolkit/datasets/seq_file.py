@@ -1,0 +1,81 @@
+"""pysot's ``{benchmark}.json``: one object per sequence with ``img_names``, ``gt_rect`` and more."""
+
+from __future__ import annotations
+
+import functools
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from config.errors import UserError
+from config.files import read_bytes
+from pysot_toolkit.datasets.base import Annotation, BenchmarkFormat, Sequence
+from pysot_toolkit.datasets.vot import polygon_to_rectangle
+
+_NAN = re.compile(rb"(?<=[\[,:\s])NaN(?=[\],}\s])")
+
+
+def read_seq_file(path: Path, root: Path, layout: BenchmarkFormat) -> list[Sequence]:
+    """The sequences of a pysot JSON file; image names count from ``root``.
+
+    Fields per sequence: ``img_names``, ``gt_rect`` (rows of 4 or, for polygons, 8 numbers; bare NaN
+    is read), optional ``attr`` and ``absent`` (1 = target present, as the pysot toolkit has it).
+
+    Raises:
+        UserError: missing or broken file, or a sequence without one of the needed fields.
+    """
+    data = read_bytes(path, "annotation file")
+    try:
+        table = orjson.loads(_NAN.sub(b"null", data) if b"NaN" in data else data)
+    except orjson.JSONDecodeError as error:
+        raise UserError(f"{path}: is not valid JSON ({error}); restore the file") from error
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{path}: holds no sequences; a pysot annotation file is needed")
+    for name, entry in table.items():
+        fields = entry if isinstance(entry, dict) else {}
+        for field in ("img_names", "gt_rect"):
+            if not isinstance(fields.get(field), list):
+                raise UserError(f"{path}: sequence '{name}' has no list '{field}'; restore the file")
+    return [_sequence(path, root, layout, name, entry) for name, entry in table.items()]
+
+
+def _sequence(path: Path, root: Path, layout: BenchmarkFormat, name: str, entry: dict[str, Any]) -> Sequence:
+    def size() -> tuple[int, int] | None:
+        if entry.get("width") and entry.get("height"):
+            return int(entry["width"]), int(entry["height"])
+        return layout.stated_size(root, name)
+
+    return Sequence(
+        name,
+        frames=lambda: [f"{root}/{image}" for image in entry["img_names"]],
+        annotation=functools.partial(_annotation, path, root, layout, name, entry),
+        attributes=[str(attribute) for attribute in entry.get("attr") or []],
+        size=size,
+        extra_frames=layout.has_extra_frames(name),
+    )
+
+
+def _annotation(
+    path: Path, root: Path, layout: BenchmarkFormat, name: str, entry: dict[str, Any]
+) -> Annotation:
+    try:
+        rows = np.array(entry["gt_rect"], np.float64)  # null becomes NaN
+        present = np.array(entry["absent"]) == 1 if "absent" in entry else None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"{path}: sequence '{name}': rows that are not of equal length or not numbers; restore the file"
+        ) from error
+    if rows.ndim != 2 or rows.shape[1] not in (4, 8):
+        raise UserError(
+            f"{path}: sequence '{name}': 'gt_rect' needs rows of 4 or 8 numbers; restore the file"
+        )
+    if present is not None and present.shape != (len(rows),):
+        raise UserError(
+            f"{path}: sequence '{name}': {present.size} values in 'absent' for {len(rows)} boxes; restore the file"
+        )
+    polygon = rows if rows.shape[1] == 8 else None
+    bbox = rows if polygon is None else polygon_to_rectangle(polygon)
+    return layout.complete(root, name, Annotation(bbox, present, polygon=polygon))
