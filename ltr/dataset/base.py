@@ -170,7 +170,7 @@ def parse_spec(spec: str) -> tuple[str, str]:
     """``"NAME:SPLIT"`` as ``(NAME, SPLIT)``, the name known and the split in its canonical spelling."""
     name, colon, split = spec.partition(":")
     if not colon or not split:
-        raise UserError(f"data.datasets: '{spec}' is not NAME:SPLIT, for example LaSOT:train")
+        raise UserError(f"data.datasets: '{spec}' is not NAME:SPLIT, like LaSOT:train or TrackingNet:0-3")
     return name, DATASETS.get(name).canonical_split(split)
 
 
