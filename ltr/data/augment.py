@@ -6,12 +6,12 @@ Nothing here draws random numbers: the loader makes ``DRAWS`` uniform numbers pe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
 
 import torch
 
-from ltr.data.bbox import clip_xywh, cxcywh_to_xywh, xywh_to_cxcywh
+from config.settings import Settings
+from ltr.data.bbox import cxcywh_to_xywh, xywh_to_cxcywh
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -38,6 +38,11 @@ def to_unit(images: torch.Tensor) -> torch.Tensor:
 
 
 def normalise(images: torch.Tensor) -> torch.Tensor:
+    """Crops uint8 ``[B, H, W, 3]`` as float32 ``[B, 3, H, W]``, normalised, otherwise unchanged: the teacher's input."""
+    return standardise(to_unit(images))
+
+
+def standardise(images: torch.Tensor) -> torch.Tensor:
     """Images ``[B, 3, H, W]`` or colours ``[B, 3]`` in [0, 1], minus ``MEAN``, over ``STD``."""
     mean, std = (_channels(values, images) for values in (MEAN, STD))
     return (images - mean) / std
@@ -106,20 +111,22 @@ def rotate(
     return turned.unflatten(1, (height, width)).permute(0, 3, 1, 2), cxcywh_to_xywh(torch.stack(box, -1))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """How strongly the student's inputs are changed; ``Augmentation(**settings.augment)``."""
+class StudentAugment:
+    """The changes to the student's inputs.
 
-    brightness: float  # factor uniform in [1 - brightness, 1 + brightness], per crop
-    gray: float  # probability, one decision for both crops of a pair
-    mirror: float  # probability of a left-right mirror image
-    upside_down: float  # probability of a rotation by 180 degrees
-    max_angle: int  # degrees; integer angle uniform in [-max_angle, max_angle]
+    Args:
+        settings: ``brightness`` (factor uniform in [1 - b, 1 + b], per crop), ``gray`` (probability, one
+            decision for both crops of a pair), ``mirror``, ``upside_down`` (probabilities, aug crop only)
+            and ``max_angle`` (degrees, integer angle uniform in [-a, a], aug crop only).
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
 
     def pair(
         self, template: torch.Tensor, search: torch.Tensor, draws: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The student's two inputs: brightness, grey, normalisation.
+        """Brightness, grey and normalisation.
 
         Args:
             template: uint8 ``[B, h, w, 3]``.
@@ -134,37 +141,39 @@ class Augmentation:
             self._prepare(to_unit(search), draws, Draw.SEARCH_BRIGHTNESS),
         )
 
-    def turn(
-        self, search: torch.Tensor, bbox: torch.Tensor, mean: torch.Tensor, draws: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mirror and rotate search crops that ``pair`` made, with their boxes.
+    def unlabelled_pair(
+        self,
+        relay: torch.Tensor,
+        aug: torch.Tensor,
+        bbox: torch.Tensor,
+        aug_mean: torch.Tensor,
+        draws: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """As ``pair``, and the aug crop is mirrored and rotated with its box.
 
         Args:
-            search: float ``[B, 3, H, W]``, normalised.
-            bbox: ``[B, 4]`` xywh px in the crop.
-            mean: channel means of the frames, 0..255 ``[B, 3]``; fills the corners.
-            draws: the same as for ``pair``.
+            relay: uint8 ``[B, h, w, 3]``.
+            aug: uint8 ``[B, H, W, 3]``.
+            bbox: ``[B, 4]`` xywh px in the aug crop.
+            aug_mean: channel means of the aug crops' frames, 0..255 ``[B, 3]``; fills the corners.
+            draws: ``[B, DRAWS]`` uniform in [0, 1).
 
         Returns:
-            crops and boxes of the same shapes; boxes are intersected with the crop.
+            relay, aug (float32 ``[B, 3, ...]``, normalised) and boxes ``[B, 4]``, not clipped.
         """
-        fill = self._prepare(mean.float() / 255, draws, Draw.SEARCH_BRIGHTNESS)
-        angles = 2 * self.max_angle + 1
-        angle = (draws[:, Draw.ANGLE] * angles).floor().clamp(max=angles - 1) - self.max_angle
-        upside_down = draws[:, Draw.UPSIDE_DOWN] <= self.upside_down
-        mirror = draws[:, Draw.MIRROR] <= self.mirror
-        search, bbox = rotate(search, bbox, fill, angle, upside_down, mirror)
-        return search, clip_xywh(bbox, search.shape[-1], search.shape[-2])
+        relay, aug = self.pair(relay, aug, draws)
+        fill = self._prepare(aug_mean.float() / 255, draws, Draw.SEARCH_BRIGHTNESS)
+        angles = 2 * self.settings.max_angle + 1
+        angle = (draws[:, Draw.ANGLE] * angles).floor().clamp(max=angles - 1) - self.settings.max_angle
+        upside_down = draws[:, Draw.UPSIDE_DOWN] < self.settings.upside_down
+        mirror = draws[:, Draw.MIRROR] < self.settings.mirror
+        aug, bbox = rotate(aug, bbox, fill, angle, upside_down, mirror)
+        return relay, aug, bbox
 
     def _prepare(self, images: torch.Tensor, draws: torch.Tensor, brightness: Draw) -> torch.Tensor:
-        factor = 1 + self.brightness * (2 * draws[:, brightness] - 1)
-        chosen = draws[:, Draw.GRAY] <= self.gray
-        return normalise(gray(brighten(images, factor), chosen))
-
-
-def teacher_input(images: torch.Tensor) -> torch.Tensor:
-    """Crops uint8 ``[B, H, W, 3]`` as float32 ``[B, 3, H, W]``, normalised, otherwise unchanged."""
-    return normalise(to_unit(images))
+        factor = 1 + self.settings.brightness * (2 * draws[:, brightness] - 1)
+        chosen = draws[:, Draw.GRAY] < self.settings.gray
+        return standardise(gray(brighten(images, factor), chosen))
 
 
 def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
@@ -173,5 +182,5 @@ def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 def _samples(values: torch.Tensor, like: torch.Tensor, ndim: int | None = None) -> torch.Tensor:
-    """One number per sample ``[B]``, shaped to broadcast along dimension 0 of ``like`` (or of ``ndim`` dimensions)."""
+    """One number per sample ``[B]``, shaped to broadcast along dimension 0 of ``like`` or of ``ndim`` dimensions."""
     return values.view(-1, *[1] * ((ndim or like.ndim) - 1))

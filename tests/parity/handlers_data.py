@@ -2,167 +2,158 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import torch
 
 from ltr.data import augment
 from ltr.data.crop import box_to_crop, box_to_image, crop, jitter
+from tests.parity.cases import Comparison, inputs_of
 
-TOLERANCE = 1e-4
+NEAREST_TIES = 1e-3  # share of pixels within rounding error of a tie, which may take the other neighbour
 
 
-class _Check:
-    """Compares what we make with the outputs of one case, subsampled as its file says."""
+class _Case:
+    """A case's inputs by the last part of their names, and its outputs to compare with."""
 
     def __init__(self, folder, kit):
-        self.kit = kit
         _, self.case, self.golden = kit.load(folder)
+        self.build = self.case["build"]
         self.values = {entry["name"]: entry["values"] for entry in self.case["inputs"] if "values" in entry}
-        self.arrays = {
-            entry["name"].rpartition("/")[2]: kit.array(
-                entry["name"], tuple(entry["shape"]), entry["low"], entry["high"]
-            )
-            for entry in self.case["inputs"]
-            if "shape" in entry
-        }
-        self.outputs = {entry["name"]: entry for entry in self.case["outputs"]}
-        self.checked = set()
+        arrays = inputs_of(self.case, kit)
+        self.arrays = {n.rpartition("/")[2]: a for n, a in arrays.items() if n not in self.values}
+        self.comparison = Comparison(self.case, self.golden, kit)
+        self.check = self.comparison.check
 
-    def image(self, name):
+    def frame(self, name):
         return np.ascontiguousarray(self.arrays[name].astype(np.uint8).transpose(1, 2, 0))
-
-    def sampled(self, name, actual):
-        actual = np.asarray(actual)
-        shape = tuple(self.outputs[name]["of_shape"])
-        assert actual.shape == shape or actual.size == np.prod(shape) == 1, f"{name}: {actual.shape}"
-        subsample = self.outputs[name].get("subsample")
-        return actual.reshape(-1)[:: subsample["step"]] if subsample else actual.reshape(shape)
-
-    def close(self, name, actual):
-        difference = self.kit.difference(self.sampled(name, actual), self.golden[name])
-        assert difference <= self.outputs[name].get("suggested_tolerance", TOLERANCE), f"{name}: {difference}"
-        self.checked.add(name)
-
-    def levels(self, name, actual):
-        """Grey levels: another OpenCV may round the other way."""
-        gap = np.abs(self.sampled(name, actual).astype(int) - self.golden[name].astype(int))
-        assert gap.max() <= 1, f"{name}: {gap.max()} grey levels"
-        self.checked.add(name)
-
-    def all_done(self):
-        assert self.checked == set(self.outputs), f"not compared: {set(self.outputs) - self.checked}"
 
 
 def spot_crops(folder, kit):
     """Crops, boxes there and back, and the two kinds of training instance with given draws."""
-    check = _Check(folder, kit)
-    build = check.case["build"]
-    frame = check.image("image")
+    case = _Case(folder, kit)
+    frame = case.frame("image")
     factors, inside, recovered = [], [], []
-    for number, item in enumerate(check.values["items"]):
-        # The published boxes are float32; the geometry is computed from them in double precision.
-        box = np.float32(item["box"]).astype(np.float64)
-        second = np.float32(item["second_box"]).astype(np.float64)
-        cut, geometry = crop(frame, box, item["factor"], item["size"], _mean(frame))
-        check.levels(f"crop{number}", cut)
+    for number, item in enumerate(case.values["items"]):
+        box, second = _published(item["box"]), _published(item["second_box"])
+        pixels, geometry = crop(frame, box, item["factor"], item["size"], _mean(frame))
+        case.check(f"crop{number}", pixels, levels=1)
         factors.append(geometry.factor)
         inside.append(box_to_crop(second, box, geometry.factor, item["size"]))
-        back = box_to_image(inside[-1], box, geometry.factor, item["size"])
-        assert np.allclose(back, second)
-        recovered.append(back.clip(min=0))  # published: every number on its own; ours: clip_xywh
-    check.close("resize_factor", factors)
-    check.close("box_in_crop", inside)
-    check.close("box_recovered", recovered)
+        recovered.append(box_to_image(inside[-1], box, geometry.factor, item["size"]))
+        assert np.allclose(recovered[-1], second)
+    case.check("resize_factor", np.array(factors))
+    case.check("box_in_crop", np.array(inside))
+    case.check("box_recovered", _clamped(np.array(recovered)))
 
-    _instance(check, build, "burnin", {"search": "search", "template": "template"})
+    _instance(case, "burnin", {"search": "search", "template": "template"})
     roles = {"key": "template", "aug": "aug", "unlabeled": "unlabeled", "relay": "template"}
-    made = _instance(check, build, "sparse", roles)
+    made = _instance(case, "sparse", roles)
     for role in ("unlabeled", "aug"):
-        check.close(f"sparse_{role}_extract", made[role][0])
-        check.close(f"sparse_{role}_factor", made[role][1])
-    for name in ("teacher_recovered", "student_label"):
-        if name not in check.outputs:
-            continue
-        size = build["search_size"]
-        teacher = np.array(_numbers(check.outputs["teacher_recovered"]["meaning"]))
-        in_image = box_to_image(teacher, *made["unlabeled"], size).clip(min=0)
-        label = box_to_crop(in_image, *made["aug"], size).clip(min=0)
-        check.close(name, in_image if name == "teacher_recovered" else label)
-    check.all_done()
+        about, factor = made[role]
+        case.check(f"sparse_{role}_extract", about)
+        case.check(f"sparse_{role}_factor", np.array([factor]))
+
+    size = case.build["search_size"]
+    in_image = _clamped(box_to_image(_teacher_box(case), *made["unlabeled"], size))
+    case.check("teacher_recovered", in_image)
+    case.check("student_label", _clamped(box_to_crop(in_image, *made["aug"], size)))
+    case.comparison.finish()
 
 
-def _instance(check, build, kind, roles):
+def _instance(case, kind, roles):
     """Make the crops of one instance with its draws, in their order; role -> (extract box, factor)."""
-    draws = iter(values for _, values in check.values[kind]["draws"])
+    draws = iter(np.array(values) for _, values in case.values[kind]["draws"])
     made = {}
-    for role, jitter_role in roles.items():
-        image, box = check.values[kind]["unlabeled" if role == "aug" else role]
-        frame, box = check.image(image), np.float32(box).astype(np.float64)
-        center, scale = build["center_jitter"][jitter_role], build["scale_jitter"][jitter_role]
-        about = jitter(box, center, scale, np.array(next(draws)), np.array(next(draws)))
-        part = "template" if jitter_role == "template" else "search"
-        factor, size = build[f"{part}_area_factor"], build[f"{part}_size"]
-        cut, geometry = crop(frame, about, factor, size, _mean(frame))
-        check.levels(f"{kind}_{role}_image", cut.transpose(2, 0, 1))
-        check.close(f"{kind}_{role}_box", box_to_crop(box, about, geometry.factor, size))
+    for role, jittered_as in roles.items():
+        image, box = case.values[kind]["unlabeled" if role == "aug" else role]
+        frame, box = case.frame(image), _published(box)
+        center, scale = (case.build[f"{name}_jitter"][jittered_as] for name in ("center", "scale"))
+        about = jitter(box, center, scale, normal=next(draws), uniform=next(draws))
+        part = "template" if jittered_as == "template" else "search"
+        factor, size = case.build[f"{part}_area_factor"], case.build[f"{part}_size"]
+        pixels, geometry = crop(frame, about, factor, size, _mean(frame))
+        case.check(f"{kind}_{role}_image", pixels.transpose(2, 0, 1), levels=1)
+        case.check(f"{kind}_{role}_box", box_to_crop(box, about, geometry.factor, size))
         made[role] = about, geometry.factor
     return made
+
+
+def _published(box):
+    """A box as the published code holds it: rounded to float32, then used in double precision."""
+    return np.float32(box).astype(np.float64)
+
+
+def _clamped(box):
+    """The published code clamps x, y, w, h one by one; ours intersects boxes with the image."""
+    return box.clip(min=0)
 
 
 def _mean(frame):
     return frame.reshape(-1, 3).mean(0, dtype=np.float64)
 
 
-def _numbers(text):
-    """The box in a sentence such as "teacher box (100.25, 88.5, 61.0, 73.5) of the ..."."""
-    return [float(number) for number in text[text.index("(") + 1 : text.index(")")].split(",")]
+def _teacher_box(case):
+    """The box in the sentence "teacher box (100.25, 88.5, 61.0, 73.5) of the unlabeled crop ..."."""
+    meaning = next(e["meaning"] for e in case.case["outputs"] if e["name"] == "teacher_recovered")
+    return np.array([float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", meaning)[:4]])
 
 
 def spot_augment(folder, kit):
     """Rotation, grey, brightness and normalisation with given draws."""
-    check = _Check(folder, kit)
-    build, draws = check.case["build"], check.values["draws"]
-    images, average = torch.from_numpy(check.arrays["images"]), torch.from_numpy(check.arrays["avg"])
-    boxes, mask = torch.tensor(check.values["boxes"]), torch.tensor(check.values["mask"])
-    turned, turned_boxes = augment.rotate(
-        images,
-        boxes,
-        average,
-        torch.tensor(draws["angle"]) * mask,
-        (torch.tensor(draws["upside_down"]) <= build["ud_flip_prob"]) & mask,
-        (torch.tensor(draws["left_right"]) <= build["lr_flip_prob"]) & mask,
-    )
-    check.close("rotated_boxes", turned_boxes.clamp(min=0))  # published: every number on its own
-    for number, image in enumerate(turned):
-        name = f"rotated_image{number}"
-        gap = np.abs(check.sampled(name, image.numpy()) - check.golden[name])
-        # Nearest neighbour: a pixel within rounding error of a tie may take its other neighbour.
-        assert np.mean(gap > TOLERANCE) <= 1e-3, f"{name}: {np.mean(gap > TOLERANCE):.2%} of pixels differ"
-        check.checked.add(name)
+    case = _Case(folder, kit)
+    images, average = (torch.from_numpy(case.arrays[name]) for name in ("images", "avg"))
+    _rotation(case, images, average)
+    _grey(case, images, average)
 
-    # The published "grey" scales the channels and never adds them up; ours is the luminance. What the two
-    # share is checked: the weights, the decision, and the channel mean, for which the sum is right.
-    chosen = torch.tensor(check.values["gray_draws"]) <= build["gray_prob"]
-    weights = torch.tensor(augment.LUMINANCE).view(1, 3, 1, 1)
-    count = len(chosen)
-    side = check.outputs["gray_second"]["of_shape"][-1]
-    groups = {"first": slice(0, count), "second": slice(len(images) - count, len(images))}
-    for group, part in groups.items():
-        crops = images[part] if group == "first" else images[part, :, :side, :side]
-        scaled = torch.where(chosen.view(-1, 1, 1, 1), crops * weights, crops)
-        check.close(f"gray_{group}", scaled)
-        check.close(f"gray_avg_{group}", augment.gray(average[part], chosen))
-        ours = augment.gray(crops, chosen)
-        assert torch.allclose(ours[chosen], scaled[chosen].sum(1, keepdim=True).expand_as(crops[chosen]))
-        assert torch.equal(ours[~chosen], crops[~chosen])
-
-    raw = [check.image(name) for name in sorted(check.arrays) if name.startswith("raw")]
-    factor = torch.tensor(check.values["brightness"])
+    raw = [case.frame(name) for name in sorted(case.arrays) if name.startswith("raw")]
+    factor = torch.tensor(case.values["brightness"])
     unit = augment.to_unit(torch.from_numpy(np.stack(raw)))
     means = torch.from_numpy(np.stack([_mean(image) for image in raw])) / 255
-    check.close("preprocessed", augment.normalise(augment.brighten(unit, factor)))
-    check.close("preprocessed_avg", augment.normalise(augment.brighten(means, factor)))
-    check.all_done()
+    case.check("preprocessed", augment.standardise(augment.brighten(unit, factor)))
+    case.check("preprocessed_avg", augment.standardise(augment.brighten(means, factor)))
+    case.comparison.finish()
+
+
+def _rotation(case, images, average):
+    draws, mask = case.values["draws"], torch.tensor(case.values["mask"])
+    turned, boxes = augment.rotate(
+        images,
+        torch.tensor(case.values["boxes"]),
+        average,
+        torch.tensor(draws["angle"]) * mask,
+        (torch.tensor(draws["upside_down"]) <= case.build["ud_flip_prob"]) & mask,
+        (torch.tensor(draws["left_right"]) <= case.build["lr_flip_prob"]) & mask,
+    )
+    case.check("rotated_boxes", boxes.clamp(min=0))
+    for number, image in enumerate(turned.numpy()):
+        name = f"rotated_image{number}"
+        rule = case.comparison.outputs[name]["subsample"]
+        expected = case.golden[name]
+        differs = ~np.isclose(image.ravel()[:: rule["step"]] if rule else image, expected, atol=1e-5)
+        assert differs.mean() <= NEAREST_TIES, f"{name}: {differs.mean():.2%} of the pixels differ"
+        case.comparison.compared.add(name)
+
+
+def _grey(case, images, average):
+    """The published "grey" scales the channels and never adds them up; ours shows the luminance.
+
+    What the two share is checked: the weights, the decision, and the channel mean, which is added up.
+    """
+    chosen = torch.tensor(case.values["gray_draws"]) <= case.build["gray_prob"]
+    weights = torch.tensor(augment.LUMINANCE).view(1, 3, 1, 1)
+    height, width = case.comparison.outputs["gray_second"]["of_shape"][-2:]
+    groups = {
+        "first": (images[: len(chosen)], average[: len(chosen)]),
+        "second": (images[-len(chosen) :, :, :height, :width], average[-len(chosen) :]),
+    }
+    for group, (crops, means) in groups.items():
+        scaled = torch.where(chosen.view(-1, 1, 1, 1), crops * weights, crops)
+        case.check(f"gray_{group}", scaled)
+        case.check(f"gray_avg_{group}", augment.gray(means, chosen))
+        added_up = torch.where(chosen.view(-1, 1, 1, 1), scaled.sum(1, keepdim=True), crops)
+        assert torch.allclose(augment.gray(crops, chosen), added_up)
 
 
 HANDLERS = {"spot_crops": spot_crops, "spot_augment": spot_augment}
