@@ -149,16 +149,7 @@ def label_entries(
     datasets: Sequence[VideoDataset], settings: Settings
 ) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
     """``(sequence key, trajectory, frames [k], bboxes [k, 4])`` of every labelled trajectory."""
-    entries = []
-    for dataset in datasets:
-        frames = ensure_key_frames(dataset, settings)
-        number = {key: i for i, key in enumerate(dataset.keys)}
-        for key, trajectories in frames.sequences.items():
-            for j, trajectory in enumerate(trajectories):
-                boxes = trajectory.bboxes
-                if boxes is None:
-                    boxes = dataset.annotation(number[key]).bbox[trajectory.f_ids]
-                entries.append((key, j, trajectory.f_ids, boxes))
+    entries = [entry for data in datasets for entry in ensure_key_frames(data, settings).entries(data)]
     if not entries:
         raise UserError(
             f"{', '.join(settings.data.datasets)}: no video has key frames; sample them with key_frame_sampling.py"
