@@ -11,34 +11,41 @@ import numpy as np
 from config.errors import UserError
 
 
-def read_boxes(path: Path, count: int) -> np.ndarray:
+def read_boxes(path: Path, count: int, fewer: bool = False) -> np.ndarray:
     """``x,y,w,h`` per line, separated by commas, tabs or spaces, as float64 ``[count, 4]`` in pixels.
 
     Sizes may be zero or negative here; ``check_sizes`` says which of them a benchmark allows.
+
+    Args:
+        path: text file.
+        count: number of images.
+        fewer: the benchmark has less boxes than images here; the rest becomes ``0,0,0,0``.
 
     Raises:
         UserError: unreadable, not ``count`` lines, or a line without four finite numbers.
     """
     lines = _read(path).split("\n")
-    rows = [line.split() for line in lines]
-    if len(rows) != count:
-        raise UserError(
-            f"{path}: {len(rows)} lines of boxes for {count} images; restore the file or the missing images"
-        )
+    _check_count(path, len(lines), "lines of boxes", count, fewer)
     try:
-        boxes = np.array(list(map(float, chain.from_iterable(rows)))) if set(map(len, rows)) == {4} else None
+        boxes = np.loadtxt(lines, ndmin=2, comments=None)
     except ValueError:
-        boxes = None
-    if boxes is None or not np.isfinite(boxes).all():
-        number = next(number for number, row in enumerate(rows, 1) if not _is_box(row))
+        boxes = np.empty((0, 4))
+    # loadtxt skips blank lines, so the number of rows is part of the check.
+    if boxes.shape != (len(lines), 4) or not np.isfinite(boxes).all():
+        number = next(number for number, line in enumerate(lines, 1) if not _is_box(line.split()))
         raise UserError(
             f"{path}, line {number}: '{lines[number - 1][:40]}' is not a box; four finite numbers are needed"
         )
-    return boxes.reshape(-1, 4)
+    return _padded(boxes, count)
 
 
-def read_flags(path: Path, count: int) -> np.ndarray:
+def read_flags(path: Path, count: int, fewer: bool = False) -> np.ndarray:
     """``count`` whole numbers, one per line or all on one line separated by commas, as int64 ``[count]``.
+
+    Args:
+        path: text file.
+        count: number of images.
+        fewer: the benchmark has less flags than images here; the rest becomes 0.
 
     Raises:
         UserError: unreadable, another count, or something that is no whole number.
@@ -53,11 +60,8 @@ def read_flags(path: Path, count: int) -> np.ndarray:
         raise UserError(
             f"{path}, line {number}: '{word[:60]}' is not a whole number; restore the file"
         ) from None
-    if len(flags) != count:
-        raise UserError(
-            f"{path}: {len(flags)} values for {count} images; restore the file or the missing images"
-        )
-    return np.array(flags, dtype=np.int64)
+    _check_count(path, len(flags), "values", count, fewer)
+    return _padded(np.array(flags, dtype=np.int64), count)
 
 
 def check_sizes(path: Path, boxes: np.ndarray, absent: np.ndarray) -> np.ndarray:
@@ -105,6 +109,19 @@ def _read(path: Path) -> str:
         ) from error
     # latin-1 decodes any byte, so that foreign bytes are reported with their line like any other text.
     return data.decode("latin-1").replace("\r\n", "\n").replace(",", " ").rstrip()
+
+
+def _check_count(path: Path, found: int, what: str, count: int, fewer: bool) -> None:
+    if found != count and not (fewer and found < count):
+        raise UserError(f"{path}: {found} {what} for {count} images; restore the file or the missing images")
+
+
+def _padded(values: np.ndarray, count: int) -> np.ndarray:
+    """``values`` with zeros after them up to ``count`` rows."""
+    missing = count - len(values)
+    return (
+        np.concatenate([values, np.zeros((missing, *values.shape[1:]), values.dtype)]) if missing else values
+    )
 
 
 def _is_box(row: Sequence[str]) -> bool:

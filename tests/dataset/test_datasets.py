@@ -160,6 +160,8 @@ GOOD = "5,6,7,8"
     [
         ([GOOD] * 3, None, "3 lines of boxes for 4 images"),
         ([GOOD] * 5, None, "5 lines of boxes for 4 images"),
+        ([GOOD, "", GOOD, GOOD], None, "line 2: '' is not a box"),
+        (["#5,6,7,8", GOOD, GOOD, GOOD], None, "line 1"),
         ([GOOD, "5,6,7", GOOD, GOOD], None, "line 2: '5 6 7' is not a box"),
         ([GOOD, "5,6,7,8,9", GOOD, "1,2,3"], None, "line 2"),
         ([GOOD, GOOD, "nan,nan,nan,nan", GOOD], None, "line 3"),
@@ -186,6 +188,12 @@ def test_what_the_benchmarks_leave_behind_is_absent(tmp_path):
     annotation = open_dataset("LaSOT", "all", tmp_path / "LaSOT", tmp_path).annotation(0)
     assert annotation.visible.tolist() == [True, False, False, True]
     assert annotation.bbox[3].tolist() == [-4.07, 96.34, 236.30, 172.80]
+
+
+def test_monkey_17_has_images_without_boxes(tmp_path):
+    make_lasot(tmp_path / "LaSOT", "monkey-17", boxes=[GOOD] * 3, occluded="0,0,0")
+    annotation = open_dataset("LaSOT", "test", tmp_path / "LaSOT", tmp_path).annotation(0)
+    assert annotation.visible.tolist() == [True] * 3 + [False] and annotation.bbox[3].tolist() == [0] * 4
 
 
 def test_missing_folders(tmp_path):
