@@ -24,8 +24,8 @@ def case_folders() -> list[Path]:
 
 
 def handler_of(folder: Path) -> Handler | None:
-    """The handler of a case folder, by the ``case`` of its ``case.json``; None where the part is not built."""
-    return handlers().get(json.loads((folder / "case.json").read_text())["case"])
+    """The handler of a folder, by the ``case`` of its ``case.json`` or its own name; None where it is not built."""
+    return handlers().get(json.loads((folder / "case.json").read_text()).get("case", folder.name))
 
 
 def handlers() -> dict[str, Handler]:

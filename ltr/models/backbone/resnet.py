@@ -79,6 +79,7 @@ class ResNet50(nn.Module):
 
     channels = 1024
     stride = 8
+    imagenet = "https://download.pytorch.org/models/resnet50-0676ba61.pth"
 
     def __init__(self) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ class _ConvStack(nn.Module):
 
     channels: int
     stride = 8
+    imagenet: str | None = None
     widths: tuple[int, ...]
     groups = 8
 

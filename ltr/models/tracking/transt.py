@@ -105,7 +105,7 @@ class Decoded(NamedTuple):
     bbox_cxcywh_norm: torch.Tensor  # [B, 4] fractions of the search crop
     score: torch.Tensor  # [B] windowed target probability of the chosen cell
     confidence: torch.Tensor  # [B] its predicted IoU; without an IoU head its target probability
-    index: torch.Tensor  # type: ignore[assignment]  # int64 [B], the chosen cell (hides tuple.index)
+    index: torch.Tensor  # type: ignore[assignment]  # int64 [B], the chosen cell
 
 
 def map_side(cells: int) -> int:
