@@ -24,7 +24,7 @@ class SparseActor(PairActor):
 
     teacher(key, unlabeled) gives a box and its predicted IoU; boxes under the threshold are dropped,
     the others are recorded in image coordinates and mapped into the aug crop; student(relay, aug)
-    learns from them together with student(template, search). Zheng et al., SPOT, IEEE TIP 2024.
+    learns from them together with student(template, search). SPOT, Sparsely-Supervised Object Tracking, IEEE TIP 2024.
 
     Args:
         network: the student.

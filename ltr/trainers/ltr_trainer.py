@@ -206,7 +206,8 @@ class LTRTrainer:
         limit = self.settings.data.max_bad_samples
         if len(self._bad_samples) > limit:
             raise UserError(
-                f"more than {limit} unreadable samples in one epoch (data.max_bad_samples), the last: {self._bad_samples[-1]}; mend the data set"
+                f"more than {limit} unreadable samples in one epoch (data.max_bad_samples), the last: "
+                f"{self._bad_samples[-1]}; mend the data set"
             )
 
     # -- what a trainer with more stages adds ------------------------------------------------------

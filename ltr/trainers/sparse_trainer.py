@@ -16,7 +16,7 @@ from ltr.trainers.teacher import MovingAverage
 
 
 class SparseTrainer(LTRTrainer):
-    """Burn-in on labelled pairs, then teacher and student (Zheng et al., SPOT, IEEE TIP 2024).
+    """Burn-in on labelled pairs, then teacher and student (SPOT, Sparsely-Supervised Object Tracking, IEEE TIP 2024).
 
     Args:
         actor: a ``SparseActor``; its teacher is the one that moves.

@@ -1,4 +1,4 @@
-"""SP-TransT: TransT trained from a few labelled frames per video (Zheng et al., SPOT, IEEE TIP 2024)."""
+"""SP-TransT: TransT trained from a few labelled frames per video (SPOT, Sparsely-Supervised Object Tracking, IEEE TIP 2024)."""
 
 from __future__ import annotations
 
