@@ -142,7 +142,13 @@ def open_datasets(settings: Settings) -> list[VideoDataset]:
     """The data sets of ``data.datasets``."""
     if not settings.data.datasets:
         raise UserError("setting data.datasets is empty; give --set data.datasets NAME:SPLIT,...")
-    return [open_spec(spec, settings) for spec in settings.data.datasets]
+    specs: list[str] = []
+    for text in settings.data.datasets:  # "TrackingNet:0,1,2" came apart at its commas
+        if ":" in text or not specs:
+            specs.append(text)
+        else:
+            specs[-1] += f",{text}"
+    return [open_spec(spec, settings) for spec in specs]
 
 
 def label_entries(
