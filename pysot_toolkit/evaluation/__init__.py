@@ -1,0 +1,1 @@
+"""Evaluation: pure functions from boxes to numbers, one file per protocol, and the report around them."""

@@ -1,0 +1,122 @@
+"""A report on the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from tabulate import tabulate
+
+from config.console import paint, say, warn
+from pysot_toolkit.evaluation.protocol import Column, Protocol, Scores
+from pysot_toolkit.evaluation.report import Report
+from pysot_toolkit.evaluation.results import Fault
+
+_NAMED = 8  # faults of a kind that are named per tracker; all are in the JSON and CSV files
+
+_MEANING = {
+    "missing": "result files missing (left out of the means; TrackingNet's kit: all-zero boxes)",
+    "broken": "result files unreadable (left out like missing ones)",
+    "short": "result files too short (absent lines count as failures)",
+    "long": "result files too long (cut to the annotation)",
+    "times": "time files unreadable (no speed for the video)",
+}
+
+
+def show(report: Report, per_video: bool = False) -> None:
+    """Print the overall and per-attribute tables, per video too if asked, and everything that was wrong.
+
+    The best of a column is marked ``*`` (green on a terminal), an incomplete tracker ``!``.
+    """
+    for protocol in report.protocols:
+        say(f"\n{report.dataset}, protocol {protocol.name} v{protocol.version} ({protocol.source})", "title")
+        say(overall_table(report, protocol))
+        attributes = attribute_table(report, protocol)
+        if attributes:
+            say(f"\n{protocol.columns[0].title} by attribute", "title")
+            say(attributes)
+        if per_video:
+            for column in protocol.columns[:3]:
+                say(f"\n{column.title} by video", "title")
+                say(video_table(report, protocol, column))
+    for name in report.trackers:
+        for line in fault_lines(report.faults[name]):
+            warn(f"{name}: {line}")
+
+
+def overall_table(report: Report, protocol: Protocol) -> str:
+    """One row per tracker, the best first."""
+    names = report.ranking(protocol)
+    scores = [report.scores[protocol.name][name].overall for name in names]
+    columns = [
+        _best_marked([_value(score, column) for score in scores], column) for column in protocol.columns
+    ]
+    videos = [_videos(report, name) for name in names]
+    shown = [i for i, column in enumerate(columns) if any(cell != "-" for cell in column)]
+    rows = [[name, *(columns[i][row] for i in shown), videos[row]] for row, name in enumerate(names)]
+    return _table(["tracker", *(protocol.columns[i].title for i in shown), "videos"], rows)
+
+
+def attribute_table(report: Report, protocol: Protocol) -> str:
+    """One row per attribute with the ranking score of each tracker; empty where there are no attributes."""
+    names, column = report.ranking(protocol), protocol.columns[0]
+    tables = [report.scores[protocol.name][name] for name in names]
+    attributes = sorted({attribute for table in tables for attribute in table.attributes})
+    rows = []
+    for attribute in attributes:
+        values = [_value(table.attributes.get(attribute), column) for table in tables]
+        videos = max(table.attribute_counts.get(attribute, 0) for table in tables)
+        rows.append([f"{attribute} ({videos})", *_best_marked(values, column)])
+    return _table(["attribute (videos)", *names], rows) if rows else ""
+
+
+def video_table(report: Report, protocol: Protocol, column: Column) -> str:
+    """One row per video with one score of each tracker."""
+    names = report.ranking(protocol)
+    tables = [report.scores[protocol.name][name].sequences for name in names]
+    videos = list(dict.fromkeys(video for table in tables for video in table))
+    rows = [
+        [video, *_best_marked([_value(table.get(video), column) for table in tables], column)]
+        for video in videos
+    ]
+    return _table(["video", *names], rows)
+
+
+def fault_lines(faults: Sequence[Fault]) -> list[str]:
+    """One line per kind of fault: how many, what was done, which videos."""
+    lines = []
+    for kind, meaning in _MEANING.items():
+        found = [fault for fault in faults if fault.kind == kind]
+        if found:
+            named = ", ".join(f"{f.sequence} ({f.path}: {f.detail})" for f in found[:_NAMED])
+            more = f", and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
+            lines.append(f"{len(found)} {meaning}: {named}{more}")
+    return lines
+
+
+def _videos(report: Report, name: str) -> str:
+    """``280``, or ``! 279/280`` where a result is missing or damaged."""
+    usable = report.usable(name)
+    damaged = any(fault.kind != "times" for fault in report.faults[name])
+    text = str(usable) if usable == report.total else f"{usable}/{report.total}"
+    return f"! {text}" if damaged else text
+
+
+def _value(scores: Scores | None, column: Column) -> float:
+    return scores.values[column.key] if scores else math.nan
+
+
+def _best_marked(values: list[float], column: Column) -> list[str]:
+    """Numbers as text, the best of several marked; ties are all marked."""
+    known = [value for value in values if not math.isnan(value)]
+    best = max(known) if len(values) > 1 and known and column.key != "fps" else math.inf
+    cells = []
+    for value in values:
+        text = "-" if math.isnan(value) else f"{value:.1f}" if column.key == "fps" else f"{value:.4f}"
+        cells.append(paint(f"* {text}", "good") if value == best else text)
+    return cells
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    align = ("left", *["right"] * (len(headers) - 1))
+    return tabulate(rows, headers, tablefmt="simple", colalign=align, disable_numparse=True)

@@ -1,0 +1,115 @@
+"""Protocol ``trackingnet``: success, precision and normalised precision as in TrackingNet's development kit.
+
+Mueller et al., TrackingNet, ECCV 2018. Boxes are rounded to whole pixels, the first prediction is
+replaced by the truth, and every score is the area under a curve of 21 points, so that "precision"
+is no value at 20 px. A sequence without a result counts as all-zero boxes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pysot_toolkit.evaluation.protocol import (
+    PROTOCOLS,
+    Column,
+    Curve,
+    Protocol,
+    Runs,
+    Scores,
+    Truth,
+    mean_curves,
+    share_within,
+)
+
+SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
+PRECISION_THRESHOLDS = np.linspace(0, 50, 21)  # px
+NORM_PRECISION_THRESHOLDS = np.linspace(0, 0.5, 21)  # of the target size
+
+
+def overlaps(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Intersection over union of whole-pixel boxes ``[N, 4]``: ``[N]``; NaN for 0/0 or NaN boxes."""
+    left_top = np.maximum(truth[:, :2], prediction[:, :2])
+    right_bottom = np.minimum(truth[:, :2] + truth[:, 2:] - 1, prediction[:, :2] + prediction[:, 2:] - 1)
+    intersection = np.prod(np.maximum(right_bottom - left_top + 1, 0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        union = np.prod(truth[:, 2:], axis=1) + np.prod(prediction[:, 2:], axis=1) - intersection
+        return np.clip(intersection / union, 0, 1)
+
+
+def centre_errors(truth: np.ndarray, prediction: np.ndarray, normalised: bool = False) -> np.ndarray:
+    """Distance of the centres of boxes ``[N, 4]``: ``[N]`` in px, or in true widths and heights."""
+    unit = truth[:, 2:] if normalised else 1.0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        difference = (_centres(truth) - _centres(prediction)) / unit
+        return np.sqrt(np.sum(difference**2, axis=1))
+
+
+def _centres(bbox: np.ndarray) -> np.ndarray:
+    return bbox[:, :2] + (bbox[:, 2:] + 1) / 2
+
+
+@PROTOCOLS.register("trackingnet")
+class TrackingNetKit(Protocol):
+    """Areas under the three curves, and the share of frames with a prediction."""
+
+    name = "trackingnet"
+    version = 1
+    source = "TrackingNet development kit"
+    missing_is_zero = True
+    columns = (
+        Column("success", "success"),
+        Column("precision", "precision"),
+        Column("norm_precision", "norm. precision"),
+        Column("coverage", "coverage"),
+    )
+    curves = (
+        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "success rate", "success"),
+        Curve(
+            "precision",
+            PRECISION_THRESHOLDS,
+            "Precision",
+            "centre error threshold (px)",
+            "precision",
+            "precision",
+        ),
+        Curve(
+            "norm_precision",
+            NORM_PRECISION_THRESHOLDS,
+            "Normalised precision",
+            "centre error threshold (target sizes)",
+            "precision",
+            "norm_precision",
+        ),
+    )
+
+    def score(self, truth: Truth, runs: Runs) -> Scores:
+        """The first repetition; frames without a line count as all-zero boxes."""
+        total = len(truth.bbox)
+        target = np.rint(truth.bbox)
+        prediction = np.zeros((total, 4))
+        given = runs.boxes[0][:total]
+        prediction[: len(given)] = np.rint(given)
+        prediction[0] = target[0]
+        coverage = float(np.mean(prediction.sum(axis=1) > 0))
+        overlap = overlaps(target, prediction)
+        curves = {
+            "success": np.count_nonzero(overlap >= SUCCESS_THRESHOLDS[:, None], axis=1) / total,
+            "precision": share_within(centre_errors(target, prediction), PRECISION_THRESHOLDS, total),
+            "norm_precision": share_within(
+                centre_errors(target, prediction, normalised=True), NORM_PRECISION_THRESHOLDS, total
+            ),
+        }
+        return Scores(_values(curves, coverage), curves, total)
+
+    def summarise(self, scores: Sequence[Scores]) -> Scores:
+        curves = mean_curves(scores)
+        frames = sum(score.frames for score in scores)
+        coverage = sum(score.values["coverage"] * score.frames for score in scores) / frames
+        return Scores(_values(curves, coverage), curves, frames)
+
+
+def _values(curves: dict[str, np.ndarray], coverage: float) -> dict[str, float]:
+    areas = {key: float(np.mean((curve[1:] + curve[:-1]) / 2)) for key, curve in curves.items()}
+    return {**areas, "coverage": coverage}

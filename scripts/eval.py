@@ -1,0 +1,49 @@
+"""Evaluate the results of trackers on a benchmark: tables, JSON, CSV and, with --vis, plots."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.cli import Parser, run
+from config.console import say
+from config.environment import resolve, var_dir
+from config.errors import UserError
+from pysot_toolkit.evaluation.evaluate import evaluate
+from pysot_toolkit.evaluation.tables import show
+
+
+def main() -> None:
+    parser = Parser(__doc__ or "")
+    parser.add_argument(
+        "-p", "--tracker_path", help="folder with {dataset}/{tracker}/ (default: var/results)"
+    )
+    parser.add_argument("-d", "--dataset", required=True, help="name of the benchmark")
+    parser.add_argument(
+        "-t", "--tracker_prefix", default="", help="evaluate all trackers whose name starts so"
+    )
+    parser.add_argument("-n", "--num", type=int, default=1, help="processes that share the work")
+    parser.add_argument("-s", "--show_video_level", action="store_true", help="tables per video too")
+    parser.add_argument("--vis", action="store_true", help="draw the curves")
+    options, settings = parser.parse()
+    if options.num < 1:
+        raise UserError(f"--num {options.num}: at least one process is needed")
+
+    results = resolve(options.tracker_path) if options.tracker_path else None
+    report = evaluate(
+        settings, options.dataset, options.tracker_prefix, results=results, processes=options.num
+    )
+    show(report, per_video=options.show_video_level)
+    folder = var_dir(settings, "reports", options.dataset, options.tracker_prefix or "all")
+    written = report.write(folder)
+    if options.vis:
+        from pysot_toolkit.visualization.plots import draw_report  # matplotlib is slow to import
+
+        written += draw_report(report, folder)
+    say(f"\n{len(written)} files in {folder}")
+
+
+if __name__ == "__main__":
+    run(main)
