@@ -1,0 +1,306 @@
+"""The queue of (checkpoint, sequence) pairs: taken by whichever rank is free, done once, errors collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+
+from config.console import Progress, say, warn
+from config.environment import var_dir
+from config.errors import UserError
+from config.settings import Settings
+from pysot_toolkit.datasets.base import Sequence as BenchmarkSequence
+from pysot_toolkit.testing.one_pass import Clip, OnePassTracker, run_sequence
+from pysot_toolkit.testing.ranks import (
+    DONE,
+    FRAMES,
+    TAKEN,
+    Alone,
+    Ranks,
+    check_gpus,
+    choose_rank_device,
+    join_ranks,
+)
+from pysot_toolkit.testing.results import (
+    Origin,
+    check_origin,
+    note_origin,
+    result_fault,
+    result_file,
+    result_root,
+    write_result,
+)
+from pysot_toolkit.trackers.images import BadImage
+
+# What may go wrong with one sequence or one checkpoint while the others are fine: damaged files, a full disk,
+# memory, numbers. Mistakes in the code (TypeError, AttributeError, NameError) stop the run instead.
+FAILURES = (UserError, BadImage, OSError, RuntimeError, ValueError, LookupError, ArithmeticError, cv2.error)
+
+_REDRAW_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A checkpoint to test, and the name that its results get."""
+
+    tracker: str
+    checkpoint: Path
+
+
+class Task(NamedTuple):
+    """One entry of the queue."""
+
+    candidate: Candidate
+    sequence: Clip
+
+
+class Failure(NamedTuple):
+    """A sequence, or a whole checkpoint, that gave no result."""
+
+    tracker: str
+    what: str
+    reason: str
+    user: bool  # the user can mend it
+
+
+@dataclass
+class Outcome:
+    """What a run of the queue did, the same on every rank."""
+
+    finished: int = 0
+    present: int = 0
+    failures: list[Failure] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0; 2 when all that failed is the user's to mend; else 1."""
+        if not self.failures:
+            return 0
+        return 2 if all(failure.user for failure in self.failures) else 1
+
+
+class _Plan(NamedTuple):
+    tasks: list[Task]
+    origins: dict[str, Origin]  # by tracker name
+    present: int
+    failures: list[Failure]
+
+
+BuildTracker = Callable[[str, Path, Settings, Any], OnePassTracker]
+
+
+def run_queue(
+    candidates: Callable[[], Sequence[Candidate]],
+    open_sequences: Callable[[], Iterable[BenchmarkSequence]],
+    dataset: str,
+    arch: str,
+    settings: Settings,
+    gpus: Sequence[int] = (),
+    build: BuildTracker | None = None,
+) -> Outcome:
+    """Test every checkpoint on every sequence, on as many ranks as ``mpiexec`` started.
+
+    Args:
+        candidates, open_sequences: called on rank 0; may raise ``UserError``.
+        dataset: names the result folder and its layout.
+        arch: registered name of the tracker.
+        gpus: rank r takes the r-th of them (modulo); none: all that there are.
+        build: makes the tracker; default ``pysot_toolkit.trackers.base.build_tracker``.
+
+    Raises:
+        UserError: before any sequence is tracked: wrong names, paths or devices, results of another origin.
+    """
+    var = var_dir(settings)
+    with join_ranks() as ranks:
+
+        def plan() -> _Plan:
+            check_gpus(list(gpus), settings)
+            chosen = candidates()
+            for candidate in chosen:  # refuses names that cannot be files before anything is tracked
+                result_file(var, dataset, candidate.tracker, "sequence")
+            clips, failures = read_clips(open_sequences(), dataset)
+            tasks, notices, present = missing_tasks(chosen, clips, var, dataset)
+            origins = {
+                candidate.tracker: check_origin(
+                    var, dataset, candidate.tracker, arch, candidate.checkpoint, settings
+                )
+                for candidate in chosen
+            }
+            for notice in notices:
+                warn(notice)
+            return _Plan(tasks, origins, present, failures)
+
+        agreed = ranks.agree(plan)
+        worker = _Worker(ranks, agreed, dataset, arch, settings, list(gpus), build or _build_tracker)
+        finished, failures, unreadable = worker.work()
+    return Outcome(finished, agreed.present, agreed.failures + failures, unreadable)
+
+
+def read_clips(sequences: Iterable[BenchmarkSequence], dataset: str) -> tuple[list[Clip], list[Failure]]:
+    """The frames and first box of each sequence; those whose files are broken are failures."""
+    clips, failures = [], []
+    for sequence in sequences:
+        try:
+            clips.append(Clip(sequence.name, sequence.frames, sequence.init_bbox))
+        except UserError as error:
+            failures.append(Failure(dataset, sequence.name, str(error), user=True))
+    return clips, failures
+
+
+def missing_tasks(
+    candidates: Sequence[Candidate], sequences: Sequence[Clip], var: Path, dataset: str
+) -> tuple[list[Task], list[str], int]:
+    """What is left to do, notices on existing results that must be redone, and how many are done.
+
+    Checkpoint by checkpoint, each with its longest sequence first: a rank that goes on to the next
+    checkpoint loads it once, and what comes last in the queue is short, so all ranks end together.
+    """
+    tasks, notices, present = [], [], 0
+    for candidate in candidates:
+        for sequence in sorted(sequences, key=lambda s: (-len(s.frames), s.name)):
+            fault = result_fault(var, dataset, candidate.tracker, sequence.name, len(sequence.frames))
+            if fault is None:
+                present += 1
+                continue
+            tasks.append(Task(candidate, sequence))
+            if fault:
+                notices.append(f"{fault}; tracking it again")
+    return tasks, notices, present
+
+
+def report(outcome: Outcome, dataset: str, settings: Settings) -> int:
+    """Say what was done and what was not, on one rank; the exit code.
+
+    Frames that could not be read are counted and named; each failure is one line on stderr.
+
+    Raises:
+        UserError: a single mistake kept everything from being done.
+    """
+    if len(outcome.failures) == 1 and not outcome.finished and outcome.failures[0].user:
+        raise UserError(outcome.failures[0].reason)
+    for message in outcome.unreadable:
+        warn(f"{message}; the frame keeps the last box")
+    done = f"{outcome.finished} sequences tracked"
+    if outcome.present:
+        done += f", {outcome.present} were there"
+    if outcome.unreadable:
+        done += f", {len(outcome.unreadable)} unreadable frames"
+    say(f"{done}: {result_root(var_dir(settings), dataset)}")
+    for failure in outcome.failures:
+        warn(f"{failure.tracker}, {failure.what}: {failure.reason}")
+    if outcome.failures:
+        warn(f"{len(outcome.failures)} failed; the same command does only what is missing")
+    return outcome.exit_code
+
+
+class _Worker:
+    """One rank at the queue."""
+
+    def __init__(
+        self,
+        ranks: Alone | Ranks,
+        plan: _Plan,
+        dataset: str,
+        arch: str,
+        settings: Settings,
+        gpus: list[int],
+        build: BuildTracker,
+    ) -> None:
+        self.ranks, self.dataset, self.arch = ranks, dataset, arch
+        self.tasks, self.origins = plan.tasks, plan.origins
+        self.settings, self.build = settings, build
+        self.var = var_dir(settings)
+        self.device = choose_rank_device(gpus, settings, ranks.rank, ranks.size) if plan.tasks else None
+        self.failures: list[Failure] = []
+        self.unreadable: list[str] = []
+        self.finished = 0
+        self._pending = 0  # frames not yet told to the others
+        self._shown = 0
+        self._last = 0.0
+        total = sum(len(task.sequence.frames) for task in plan.tasks)
+        self._progress = Progress(total, "test", "frames") if ranks.rank == 0 and plan.tasks else None
+
+    def work(self) -> tuple[int, list[Failure], list[str]]:
+        """Take tasks until none is left; what all ranks did together."""
+        tracker: OnePassTracker | None = None
+        loaded: Candidate | None = None
+        try:
+            while (number := self.ranks.add(TAKEN, 1)) < len(self.tasks):
+                task = self.tasks[number]
+                if task.candidate != loaded:
+                    tracker, loaded = self._load(task.candidate), task.candidate
+                if tracker is not None:
+                    self._track(tracker, task)
+                else:
+                    self._count(len(task.sequence.frames))
+                self.ranks.add(DONE, 1)
+                self._show()
+            finished = self.ranks.gather([self.finished], self._show)
+            failures = self.ranks.gather(self.failures, self._show)
+            unreadable = self.ranks.gather(self.unreadable, self._show)
+        finally:
+            if self._progress is not None:
+                self._progress.close()
+        # A checkpoint that does not load fails on every rank that meets it: one line is enough.
+        return sum(finished), list(dict.fromkeys(failures)), unreadable
+
+    def _load(self, candidate: Candidate) -> OnePassTracker | None:
+        try:
+            return self.build(self.arch, candidate.checkpoint, self.settings, self.device)
+        except FAILURES as error:
+            self._fail(candidate.tracker, "all its missing sequences", error)
+            return None
+
+    def _track(self, tracker: OnePassTracker, task: Task) -> None:
+        name, label = task.sequence.name, task.candidate.tracker
+        counted = 0
+
+        def on_frame() -> None:
+            nonlocal counted
+            counted += 1
+            self._count(1)
+
+        try:
+            result = run_sequence(tracker, task.sequence, on_frame)
+            note_origin(self.var, self.dataset, label, self.origins[label])
+            write_result(self.var, self.dataset, label, name, result)
+        except FAILURES as error:
+            self._fail(label, name, error)
+            self._count(len(task.sequence.frames) - counted)
+            return
+        self.finished += 1
+        self.unreadable += [f"{name}: {message}" for message in result.unreadable]
+
+    def _fail(self, tracker: str, what: str, error: BaseException) -> None:
+        user = isinstance(error, (UserError, BadImage, OSError))
+        reason = " ".join(str(error).split())
+        if not user:
+            reason = f"{type(error).__name__}: {reason}"
+        self.failures.append(Failure(tracker, what, reason, user))
+
+    def _count(self, frames: int) -> None:
+        self._pending += frames
+        if time.monotonic() - self._last >= _REDRAW_SECONDS:
+            self._show()
+
+    def _show(self) -> None:
+        self._last = time.monotonic()
+        self.ranks.add(FRAMES, self._pending)
+        self._pending = 0
+        if self._progress is None:
+            return
+        tracked = self.ranks.add(FRAMES, 0)
+        self._progress.update(tracked - self._shown, sequences=f"{self.ranks.add(DONE, 0)}/{len(self.tasks)}")
+        self._shown = tracked
+
+
+def _build_tracker(arch: str, checkpoint: Path, settings: Settings, device: Any) -> OnePassTracker:
+    from pysot_toolkit.trackers.base import build_tracker
+
+    return build_tracker(arch, checkpoint, settings, device)
