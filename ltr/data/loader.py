@@ -84,24 +84,24 @@ class TrackingSamples(Dataset):
         self._state = state
 
     def __getitem__(self, key: Key) -> Sample:
-        """One sample, with its ``key`` and the messages of the attempts that failed (``bad``).
+        """One sample, with its key (``named``) and the messages of the attempts that failed (``bad``).
 
         A ``UserError`` is returned as ``error``, because a worker process cannot raise it whole.
         """
-        if key.epoch != self._epoch:
-            if self._state is not None:
-                self._state.refresh()
-            self._epoch = key.epoch
         bad: list[str] = []
         try:
+            if key.epoch != self._epoch:
+                if self._state is not None:
+                    self._state.refresh()
+                self._epoch = key.epoch
             for attempt in range(ATTEMPTS):
                 try:
-                    return self._make(key, attempt) | {"key": key, "bad": bad}
+                    return self._make(key, attempt) | {"named": key, "bad": bad}
                 except BadImage as error:
                     bad.append(str(error))
             raise UserError(f"{ATTEMPTS} unreadable samples in a row, the last: {bad[-1]}; mend the data set")
         except UserError as error:
-            return {"key": key, "bad": bad, "error": str(error)}
+            return {"named": key, "bad": bad, "error": str(error)}
 
     def _make(self, key: Key, attempt: int) -> Sample:
         draws = self._draws[key.kind]
@@ -121,9 +121,9 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
     if errors:
         return batch | {"error": errors[0]}
     for kind in ("sup", "unsup"):
-        part = [sample for sample in samples if sample["key"].kind == kind]
+        part = [sample for sample in samples if sample["named"].kind == kind]
         if part:
-            names = part[0].keys() - {"key", "bad"}
+            names = part[0].keys() - {"named", "bad"}
             batch[kind] = {
                 name: torch.from_numpy(np.stack([sample[name] for sample in part])) for name in sorted(names)
             }
