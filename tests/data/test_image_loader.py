@@ -1,0 +1,133 @@
+"""Reading frames: the same bytes by every way, and no frame that is not whole."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ltr.data import image_loader
+from ltr.data.image_loader import BadImage, Square, channel_mean, read_image, read_region
+
+
+@pytest.fixture(scope="module")
+def frames(shared):
+    """One real frame of each sequence."""
+    folders = sorted({path.parent for path in shared("sequences").rglob("*.jpg")})
+    return [sorted(folder.glob("*.jpg"))[-1] for folder in folders]
+
+
+@pytest.fixture(scope="module")
+def large(shared, tmp_path_factory):
+    """A 1280x720 JPEG file."""
+    source = sorted(shared("sequences", "LaSOT").glob("*/*/img/*.jpg"))[0]
+    path = tmp_path_factory.mktemp("large") / "frame.jpg"
+    image = cv2.resize(cv2.imread(str(source)), (1280, 720), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return path
+
+
+def plain(path):
+    return cv2.imread(str(path), cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def test_real_frames_as_opencv_reads_them(frames):
+    assert len(frames) > 5
+    for path in frames:
+        assert np.array_equal(read_image(path), plain(path)), path
+
+
+@settings(deadline=None, max_examples=40)
+@given(left=st.integers(0, 1000), top=st.integers(0, 600), side=st.integers(20, 500))
+def test_a_region_is_the_same_as_the_whole(large, left, top, side):
+    region = read_region(large, [Square(left, top, side, 256)])
+    inside = left + side <= 1280 and top + side <= 720
+    assert (region.width, region.height, region.reduced) == (1280, 720, 1)
+    assert inside or region.whole
+    rows = min(top + side, 720)
+    assert np.array_equal(region.pixels[:rows], plain(large)[:rows])
+    assert region.whole or len(region.pixels) <= top + side + 32
+
+
+def test_large_crops_are_decoded_smaller(large):
+    for side, size, reduced in ((512, 256, 2), (511, 256, 1), (700, 128, 4), (700, 64, 8)):
+        region = read_region(large, [Square(10, 10, side, size)], whole=True)
+        assert region.reduced == reduced
+        assert region.pixels.shape == (720 // reduced, 1280 // reduced, 3)
+        assert np.abs(channel_mean(region) - plain(large).mean((0, 1))).max() < 0.5
+    both = read_region(large, [Square(10, 10, 700, 64), Square(10, 10, 300, 256)])
+    assert both.reduced == 1
+
+
+def test_the_fallback_gives_the_same_bytes(large, monkeypatch):
+    squares = [Square(100, 50, 300, 100)]
+    fast = read_region(large, squares, whole=True).pixels
+    monkeypatch.setattr(image_loader, "simplejpeg", None)
+    assert "OpenCV" in image_loader.decoder_name()
+    assert np.array_equal(read_region(large, squares).pixels, fast)
+    assert np.array_equal(read_image(large), plain(large))
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("decoder", ["fastest", "opencv"])
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.002, 0.1, 0.5, 0.9, 0.9999])
+def test_a_truncated_file_is_named(large, tmp_path, monkeypatch, share, decoder):
+    if decoder == "opencv":
+        monkeypatch.setattr(image_loader, "simplejpeg", None)
+    data = large.read_bytes()
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(data[: int(len(data) * share)])
+    for read in (read_image, lambda p: read_region(p, [Square(0, 0, 40, 40)])):
+        with pytest.raises(BadImage, match=r"cut\.jpg: is (truncated|empty|no image)"):
+            read(path)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("filler", ["zeros", "noise"])
+def test_an_overwritten_block_is_noticed(large, tmp_path, filler):
+    data = bytearray(large.read_bytes())
+    noise = np.random.default_rng(3).bytes(4096)
+    middle = len(data) // 2
+    data[middle : middle + 4096] = bytes(4096) if filler == "zeros" else noise
+    path = tmp_path / "hole.jpg"
+    path.write_bytes(data)
+    for read in (read_image, lambda p: read_region(p, [Square(0, 0, 40, 40)])):
+        with pytest.raises(BadImage, match="is corrupt"):
+            read(path)
+
+
+@pytest.mark.faults
+@settings(deadline=None, max_examples=150)
+@given(data=st.binary(max_size=400), header=st.booleans())
+def test_any_bytes_give_an_image_or_bad_image(tmp_path_factory, data, header):
+    path = tmp_path_factory.getbasetemp() / "bytes.jpg"
+    path.write_bytes((b"\xff\xd8\xff\xc0\x00\x11\x08" if header else b"") + data)
+    try:
+        assert read_image(path).ndim == 3
+    except BadImage as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+
+
+@pytest.mark.faults
+def test_what_is_no_file(tmp_path):
+    (tmp_path / "text.jpg").write_text("no image at all\n")
+    for name in ("text.jpg", "missing.jpg", "."):
+        with pytest.raises(BadImage, match="is no image|cannot be read"):
+            read_image(tmp_path / name)
+
+
+def test_other_kinds_of_image(large, tmp_path):
+    image = cv2.imread(str(large))[:200, :300]
+    kinds = {
+        "gray.jpg": (image[..., 0], []),
+        "progressive.jpg": (image, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1]),
+        "restart.jpg": (image, [cv2.IMWRITE_JPEG_RST_INTERVAL, 4]),
+        "frame.png": (image, []),
+    }
+    for name, (pixels, options) in kinds.items():
+        cv2.imwrite(str(tmp_path / name), pixels, options)
+        assert np.array_equal(read_image(tmp_path / name), plain(tmp_path / name)), name
+        region = read_region(tmp_path / name, [Square(20, 10, 50, 50)])
+        assert np.array_equal(region.pixels[:60], plain(tmp_path / name)[:60]), name
