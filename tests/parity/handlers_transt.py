@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
+import cv2
+import numpy as np
 import torch
 
+from ltr.admin.checkpoint_reader import read_checkpoint
+from ltr.data.augment import MEAN, STD, normalise
 from ltr.data.bbox import cxcywh_to_xywh, xywh_to_cxcywh
+from ltr.data.crop import crop, crop_side
 from ltr.models.layers.position import sine_positions
 from ltr.models.loss.transt import TransTObjective, target_cells
 from ltr.models.registry import build_network
+from ltr.models.tracking.transt import decode, windowed_scores
+from pysot_toolkit.trackers.base import Prediction
+from pysot_toolkit.trackers.transt import TransTTracker
 from tests.parity.cases import Comparison, inputs_of, one
 
 
@@ -122,9 +133,113 @@ def transt_targets(folder, kit) -> None:
     compare.finish()
 
 
+class Recorder(TransTTracker):
+    """The tracker, remembering of every frame what the case asks for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: dict[str, list] = {}
+        self.outputs: Any = None
+
+    def update(self, outputs: Any, width: int, height: int) -> Prediction:
+        """As ``TransTTracker.update``."""
+        side = crop_side(self.bbox, self.search_factor)
+        index = decode(outputs, self.window_penalty).index[0]
+        prediction = super().update(outputs, width, height)
+        for name, value in zip(("boxes", "best", "index", "side"), (*prediction, index, side)):
+            self.seen.setdefault(name, []).append(value)
+        self.outputs = outputs
+        return prediction
+
+
+def transt_tracker(folder, kit) -> None:
+    """Crops, box update from given outputs, and tracking with the network."""
+    _, case, golden = kit.load(folder)
+    compare, inputs, build = Comparison(case, golden, kit), inputs_of(case, kit), case["build"]
+    assert [list(MEAN), list(STD)] == [build["mean"], build["std"]]
+    sizes = ("window_penalty", "template_size", "search_size", "template_factor", "search_factor")
+    tracker = Recorder(
+        load_network(folder, kit), torch.device("cpu"), **{name: build[name] for name in sizes}
+    )
+    start = one(inputs, "init_box")
+
+    still = _image(one(inputs, "/crop_image"))
+    shown = re.search(r"box (\d+)", compare.outputs["search_normalised"]["meaning"])
+    assert shown
+    geometry = []
+    for number, box in enumerate(one(inputs, "crop_boxes")):
+        for part in ("template", "search"):
+            factor, size = build[f"{part}_factor"], build[f"{part}_size"]
+            pixels, place = crop(still, box, factor, size, still.mean((0, 1)))
+            geometry.append([place.side, place.left, place.top])
+            compare.check(f"crop{number}_{part}", pixels.transpose(2, 0, 1), levels=1)
+            if number == int(shown[1]):
+                compare.check(f"{part}_normalised", normalise(torch.from_numpy(pixels)[None])[0])
+    compare.check("geometry", np.array(geometry))
+
+    tracker.initialize(still, start)
+    for number in range(sum("/post_logits" in name for name in inputs)):
+        given = {key: one(inputs, f"/post_{key[5:]}{number}") for key in ("pred_logits", "pred_boxes")}
+        outputs = {key: torch.from_numpy(value) for key, value in given.items()}
+        tracker.update(outputs, still.shape[1], still.shape[0])
+    for name, values in tracker.seen.items():
+        compare.check(f"post_{name}", np.array(values))
+
+    tracker.seen.clear()
+    frames = [_image(one(inputs, f"/frame{n}")) for n in range(sum("/frame" in name for name in inputs))]
+    tracker.initialize(frames[0], start)
+    for frame in frames[1:]:
+        before = tracker.bbox
+        tracker.track(frame)
+    for name, values in tracker.seen.items():
+        compare.check(f"net_{name}", np.array(values))
+    last = len(frames) - 1
+    scores = windowed_scores(tracker.outputs, tracker.window_penalty)[0].double()
+    compare.check(f"net_score{last}", scores - scores.mean())
+    pixels, _ = crop(
+        frames[last], before, tracker.search_factor, tracker.search_size, cv2.mean(frames[0])[:3]
+    )
+    compare.check(f"net_search{last}", normalise(torch.from_numpy(pixels)[None])[0])
+    compare.finish()
+
+
+def _image(array: np.ndarray) -> np.ndarray:
+    """A generated array ``[3, H, W]`` as an image, as the case says."""
+    return np.ascontiguousarray(array.astype(np.uint8).transpose(1, 2, 0))
+
+
+def legacy_checkpoint(folder, kit) -> None:
+    """Tensors, epoch, type and constructor of published files; nothing of the reference is importable."""
+    _, case, golden = kit.load(folder)
+    compared = set()
+    for name, globals_ in case["build"]["pickle_globals"].items():
+        checkpoint = read_checkpoint(folder / name)
+        family, _, rest = name.partition("_ep")
+        teacher = rest.endswith("_t.pth.tar")
+        # SPOT's teacher files hold neither epoch nor settings; every floating value is halved in this case
+        assert checkpoint.epoch == (None if teacher else int(rest[:4]))
+        assert checkpoint.net_type == family
+        assert checkpoint.constructor and checkpoint.constructor["fun_name"].startswith(family.lower())
+        expected = {
+            key.partition("/")[2]: value for key, value in golden.items() if key.startswith(f"{family}/")
+        }
+        assert set(checkpoint.net) == set(expected)
+        for key, value in expected.items():
+            half = teacher and value.dtype.kind == "f"
+            assert checkpoint.net[key].numpy().dtype == value.dtype
+            assert kit.difference(checkpoint.net[key], value / 2 if half else value) <= 1e-6, key
+            compared.add(f"{family}/{key}")
+        foreign = {n for n in globals_ if n.startswith(("ltr.", "config."))}
+        assert foreign <= set(checkpoint.left_out)
+    assert compared == set(golden)
+
+
 HANDLERS = {
     "transt_forward": transt_forward,
     "transt_original_forward": transt_forward,
     "transt_criterion": transt_criterion,
     "transt_targets": transt_targets,
+    "transt_tracker": transt_tracker,
+    "legacy_checkpoint": legacy_checkpoint,
+    "legacy_checkpoint_transt": legacy_checkpoint,
 }

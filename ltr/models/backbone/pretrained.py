@@ -7,6 +7,7 @@ import http.client
 import os
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -31,7 +32,7 @@ def load_pretrained(network: nn.Module, settings: Settings) -> None:
     Raises:
         UserError: no weights, unless ``network.allow_random``; then a notice says so.
     """
-    backbone = network.backbone[0]  # type: ignore[index]
+    backbone: Any = network.backbone[0]  # type: ignore[index]
     address: str | None = backbone.imagenet
     if address is None:
         reason = (

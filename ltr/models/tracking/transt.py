@@ -82,9 +82,12 @@ class TransT(nn.Module):
         """As ``forward``, with the template given by ``encode_template``."""
         tokens, position = self._tokens(search)
         fused = self.featurefusion_network(memory, tokens, position)
-        outputs = {"pred_logits": self.class_embed(fused), "pred_boxes": self.bbox_embed(fused).sigmoid()}
-        if self.iou_embed is not None:
-            outputs["pred_ious"] = self.iou_embed(fused.detach()).sigmoid()
+        # Boxes need more digits than bfloat16 has, and the heads take 2 % of the time.
+        with torch.autocast(fused.device.type, enabled=False):
+            fused = fused.to(self.class_embed.layers[0].weight.dtype)
+            outputs = {"pred_logits": self.class_embed(fused), "pred_boxes": self.bbox_embed(fused).sigmoid()}
+            if self.iou_embed is not None:
+                outputs["pred_ious"] = self.iou_embed(fused.detach()).sigmoid()
         return outputs
 
     def backbone_parameters(self) -> Iterator[nn.Parameter]:
@@ -116,18 +119,27 @@ def map_side(cells: int) -> int:
     return side
 
 
+def windowed_scores(outputs: Mapping[str, torch.Tensor], window_penalty: float) -> torch.Tensor:
+    """``window_penalty * Hann + (1 - window_penalty) * probability`` of the target for every cell, ``[B, N]``."""
+    probability = _probability(outputs)
+    window = hann_window(map_side(probability.shape[1]), probability.device)
+    return window_penalty * window + (1 - window_penalty) * probability
+
+
 def decode(outputs: Mapping[str, torch.Tensor], window_penalty: float) -> Decoded:
-    """The box at the maximum of ``window_penalty * Hann + (1 - window_penalty) * probability``.
+    """The box at the maximum of ``windowed_scores``.
 
     Args:
         outputs: what ``TransT`` returns, for a square search crop.
         window_penalty: weight of the window, in [0, 1].
     """
-    probability = outputs["pred_logits"].float().softmax(-1)[..., 0]
-    window = hann_window(map_side(probability.shape[1]), probability.device)
-    score, index = (window_penalty * window + (1 - window_penalty) * probability).max(1)
+    score, index = windowed_scores(outputs, window_penalty).max(1)
     cell = index[:, None]
     box = outputs["pred_boxes"].float().gather(1, cell[..., None].expand(-1, 1, 4))[:, 0]
     ious = outputs.get("pred_ious")
-    confidence = probability if ious is None else ious.float()[..., 0]
+    confidence = _probability(outputs) if ious is None else ious.float()[..., 0]
     return Decoded(box, score, confidence.gather(1, cell)[:, 0], index)
+
+
+def _probability(outputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    return outputs["pred_logits"].float().softmax(-1)[..., 0]

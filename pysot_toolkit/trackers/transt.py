@@ -1,0 +1,162 @@
+"""TransT tracking. Chen et al., Transformer Tracking, CVPR 2021."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+
+from config.errors import UserError, nearest
+from config.settings import Settings
+from ltr.admin.checkpoint_reader import Checkpoint, load_weights
+from ltr.data.augment import normalise
+from ltr.data.crop import crop, crop_geometry
+from ltr.models.layers.attention import Attention
+from ltr.models.layers.fold import fold_batch_norms
+from ltr.models.registry import build_network
+from ltr.models.tracking.transt import TransT, decode
+from pysot_toolkit.trackers.base import TRACKERS, Prediction, Tracker, tracker_args
+
+_PRECISIONS = ("float32", "bfloat16")
+_CROP_SETTINGS = ("template_size", "search_size", "template_factor", "search_factor")
+_MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
+
+
+@TRACKERS.register("transt")
+class TransTTracker(Tracker):
+    """Crops around the last box, scores every cell, takes the best box. No smoothing, no update.
+
+    Args:
+        network: the network; it is copied and the copy is prepared for inference.
+        device: where it runs.
+        window_penalty: weight of the Hann window in the score.
+        template_size: side of the template crop, px.
+        search_size: side of the search crop, px.
+        template_factor: template crop side over target size.
+        search_factor: search crop side over target size.
+        precision: float32 or bfloat16.
+    """
+
+    def __init__(
+        self,
+        network: TransT,
+        device: torch.device,
+        *,
+        window_penalty: float = 0.49,
+        template_size: int = 128,
+        search_size: int = 256,
+        template_factor: float = 2.0,
+        search_factor: float = 4.0,
+        precision: str = "float32",
+    ) -> None:
+        if precision not in _PRECISIONS:
+            raise UserError(
+                f"setting 'tracker.precision' is '{precision}': {nearest(precision, _PRECISIONS)}"
+            )
+        self.device = device
+        self.window_penalty = float(window_penalty)
+        self.template_size, self.search_size = int(template_size), int(search_size)
+        self.template_factor, self.search_factor = float(template_factor), float(search_factor)
+        self.precision = precision
+        self.network = prepare(network, device, precision)
+        self.bbox = np.zeros(4)
+        self._pad: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+    @classmethod
+    def from_checkpoint(
+        cls, checkpoint: Checkpoint, path: Path, settings: Settings, device: torch.device
+    ) -> TransTTracker:
+        """Network arguments and crop sizes as trained for our checkpoints, the published ones for others."""
+        recipe, trained = checkpoint.constructor or {}, checkpoint.settings or {}
+        ours = "name" in recipe
+        args: dict[str, Any] = dict(recipe["args"]) if ours else {}
+        # the published TransT has no IoU head, the published SP-TransT has one
+        args.setdefault("iou_head", any(name.startswith("iou_embed.") for name in checkpoint.net))
+        network = build_network(recipe["name"] if ours else "transt", args)
+        if not isinstance(network, TransT):
+            raise UserError(f"{path}: holds network '{recipe['name']}', which the tracker transt cannot run")
+        load_weights(network, checkpoint.net, path)
+        data = trained.get("data", {}) if ours else {}
+        crops = {name: data[name] for name in _CROP_SETTINGS if name in data}
+        return cls(network, device, **tracker_args(cls, settings, crops))
+
+    @torch.inference_mode()
+    def initialize(self, image: np.ndarray, bbox: np.ndarray) -> None:
+        """See ``Tracker.initialize``.
+
+        Raises:
+            UserError: the box has no area.
+        """
+        box = np.array(bbox, np.float64)
+        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+            raise UserError(
+                f"initial box {box.tolist()}: is no box (x, y, w, h) with an area; mend the annotation"
+            )
+        self.bbox = box
+        self._pad = cv2.mean(image)[:3]
+        template, _ = crop(image, box, self.template_factor, self.template_size, self._pad)
+        with self._autocast():
+            self._memory = self.network.encode_template(self._input(template))
+
+    @torch.inference_mode()
+    def track(self, image: np.ndarray) -> Prediction:
+        """See ``Tracker.track``; the score is that of the chosen cell, with the window."""
+        search, _ = crop(image, self.bbox, self.search_factor, self.search_size, self._pad)
+        with self._autocast():
+            outputs = self.network.track(self._input(search), self._memory)
+        return self.update(outputs, image.shape[1], image.shape[0])
+
+    def update(self, outputs: Mapping[str, torch.Tensor], width: int, height: int) -> Prediction:
+        """Move the box to where the network's outputs for the search crop about the last box say.
+
+        Args:
+            outputs: what ``TransT.track`` returns for one crop.
+            width: of the image, px.
+            height: of the image, px.
+        """
+        found = decode(outputs, self.window_penalty)
+        *box, score = torch.cat(
+            [found.bbox_cxcywh_norm[0], found.score]
+        ).tolist()  # the only copy to the host
+        if not np.isfinite([*box, score]).all():
+            raise UserError(
+                "the network answers with numbers that are not finite; take another checkpoint or precision"
+            )
+        side = float(crop_geometry(self.bbox, self.search_factor, self.search_size).side)
+        limit = np.array([width, height], np.float64)
+        centre = self.bbox[:2] + self.bbox[2:] / 2 - side / 2 + np.array(box[:2]) * side
+        centre = centre.clip(0.0, limit)
+        size = np.maximum(np.minimum(np.array(box[2:]) * side, limit), _MIN_SIDE)
+        self.bbox = np.concatenate([centre - size / 2, size])
+        return Prediction(self.bbox.copy(), score)
+
+    def _input(self, image: np.ndarray) -> torch.Tensor:
+        """A crop uint8 ``[S, S, 3]`` as the network takes it, ``[1, 3, S, S]``."""
+        return normalise(torch.from_numpy(image)[None].to(self.device))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def prepare(network: TransT, device: torch.device, precision: str = "float32") -> TransT:
+    """A copy of ``network`` for inference on ``device``: batch norms folded, channels last.
+
+    For "bfloat16" the weights of all matrix products but the heads' are stored in it; call the copy
+    under ``torch.autocast``, which leaves residual sums and norms in float32.
+    """
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    fold_batch_norms(network)
+    if precision == "bfloat16":
+        for part in (network.backbone, network.input_proj, network.featurefusion_network):
+            for module in part.modules():
+                if isinstance(module, (nn.Conv2d, nn.Linear, Attention)):
+                    for parameter in module.parameters(recurse=False):
+                        parameter.data = parameter.data.bfloat16()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)
