@@ -86,6 +86,8 @@ def result_fault(var: Path, dataset: str, tracker: str, sequence: str, frames: i
             return f"{file}: is not a table of {columns} numbers per line"
         if values.size != frames * columns:
             return f"{file}: has {values.size // columns} of {frames} frames"
+        if not text.endswith("\n"):  # the last number may have lost digits
+            return f"{file}: its last line is not finished"
     return None
 
 
