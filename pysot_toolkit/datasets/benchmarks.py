@@ -40,8 +40,8 @@ def open_benchmark(name: str, settings: Settings) -> Benchmark:
     source = next((place for place in places if place.is_file()), root)
     sequences = layout.read_folder(root) if source is root else read_seq_file(source, root, layout)
     if not sequences:
-        wanted = " ".join((layout.__doc__ or "").split("\n\n")[0].split())
-        raise UserError(f"{root}: no sequences of {name} found ({wanted}), nor a {places[-2]}")
+        wanted = " ".join((layout.__doc__ or "").split("\n\n")[0].replace("`", "").split())
+        raise UserError(f"{root}: no sequences of {name} found there ({wanted}), nor a {places[-2]}")
     return Benchmark(name, sequences, layout, source)
 
 

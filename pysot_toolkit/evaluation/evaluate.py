@@ -66,7 +66,9 @@ def evaluate(
         }
         for protocol in protocols
     }
-    return Report(dataset, str(benchmark.source), len(benchmark), protocols, table, faults)
+    return Report(
+        dataset, str(benchmark.source), [sequence.name for sequence in benchmark], protocols, table, faults
+    )
 
 
 class _Job(NamedTuple):

@@ -52,7 +52,7 @@ class Got10k(Protocol):
     source = "got10k toolkit"
     needs_image_size = True
     columns = (Column("ao", "AO"), Column("sr50", "SR@0.5"), Column("sr75", "SR@0.75"), Column("fps", "fps"))
-    curves = (Curve("success", THRESHOLDS, "Success", "overlap threshold", "success rate", "ao"),)
+    curves = (Curve("success", THRESHOLDS, "Success", "overlap threshold", "ao", "AO"),)
 
     def score(self, truth: Truth, runs: Runs) -> Scores:
         if truth.cover is None or truth.image_size is None:

@@ -82,22 +82,15 @@ class OnePassEvaluation(Protocol):
         Column("fps", "fps"),
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "success rate", "auc"),
-        Curve(
-            "precision",
-            PRECISION_THRESHOLDS,
-            "Precision",
-            "centre error threshold (px)",
-            "precision",
-            "precision",
-        ),
+        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),
+        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "at 20 px"),
         Curve(
             "norm_precision",
             NORM_PRECISION_THRESHOLDS,
             "Normalised precision",
-            "centre error threshold (target sizes)",
-            "precision",
+            "centre error (target sizes)",
             "norm_precision",
+            "at 0.2",
         ),
     )
 

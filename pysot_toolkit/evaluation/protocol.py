@@ -53,8 +53,8 @@ class Curve(NamedTuple):
     thresholds: np.ndarray
     title: str
     x_label: str
-    y_label: str
     score: str  # the value that sorts the legend
+    score_title: str  # what that value is
 
 
 class Protocol(ABC):

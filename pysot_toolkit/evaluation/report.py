@@ -32,10 +32,15 @@ class Report:
 
     dataset: str
     source: str  # the annotation that was read
-    total: int  # sequences of the benchmark
+    sequences: list[str]  # of the benchmark, in its order
     protocols: list[Protocol]  # the first one ranks
     scores: dict[str, dict[str, TrackerScores]]  # protocol -> tracker
     faults: dict[str, list[Fault]]  # tracker -> what was wrong with its files
+
+    @property
+    def total(self) -> int:
+        """Number of sequences of the benchmark."""
+        return len(self.sequences)
 
     @property
     def trackers(self) -> list[str]:
@@ -138,9 +143,9 @@ class Report:
             faults: dict[str, str] = {}
             for fault in self.faults[name]:
                 faults.setdefault(fault.sequence, f"{fault.kind}: {fault.detail}")
-            sequences = self.scores[protocol.name][name].sequences
-            for sequence in (*sequences, *(sequence for sequence in faults if sequence not in sequences)):
-                yield [name, sequence, *_cells(protocol, sequences.get(sequence)), faults.get(sequence, "")]
+            table = self.scores[protocol.name][name].sequences
+            for sequence in self.sequences:
+                yield [name, sequence, *_cells(protocol, table.get(sequence)), faults.get(sequence, "")]
 
 
 def _cells(protocol: Protocol, scores: Scores | None) -> list[Any]:

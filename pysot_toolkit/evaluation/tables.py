@@ -15,11 +15,11 @@ from pysot_toolkit.evaluation.results import Fault
 _NAMED = 8  # faults of a kind that are named per tracker; all are in the JSON and CSV files
 
 _MEANING = {
-    "missing": "result files missing (left out of the means; TrackingNet's kit: all-zero boxes)",
-    "broken": "result files unreadable (left out like missing ones)",
-    "short": "result files too short (absent lines count as failures)",
-    "long": "result files too long (cut to the annotation)",
-    "times": "time files unreadable (no speed for the video)",
+    "missing": "result file(s) missing (left out of the means; TrackingNet's kit: all-zero boxes)",
+    "broken": "result file(s) unreadable (left out like missing ones)",
+    "short": "result file(s) too short (absent lines count as failures)",
+    "long": "result file(s) too long (cut to the annotation)",
+    "times": "time file(s) unreadable (no speed for the video)",
 }
 
 
@@ -45,11 +45,13 @@ def show(report: Report, per_video: bool = False) -> None:
 
 
 def overall_table(report: Report, protocol: Protocol) -> str:
-    """One row per tracker, the best first."""
+    """One row per tracker, the best first; the mark goes to trackers with results for all videos."""
     names = report.ranking(protocol)
     scores = [report.scores[protocol.name][name].overall for name in names]
+    complete = [report.usable(name) == report.total for name in names]
     columns = [
-        _best_marked([_value(score, column) for score in scores], column) for column in protocol.columns
+        _best_marked([_value(score, column) for score in scores], column, complete)
+        for column in protocol.columns
     ]
     videos = [_videos(report, name) for name in names]
     shown = [i for i, column in enumerate(columns) if any(cell != "-" for cell in column)]
@@ -74,10 +76,9 @@ def video_table(report: Report, protocol: Protocol, column: Column) -> str:
     """One row per video with one score of each tracker."""
     names = report.ranking(protocol)
     tables = [report.scores[protocol.name][name].sequences for name in names]
-    videos = list(dict.fromkeys(video for table in tables for video in table))
     rows = [
         [video, *_best_marked([_value(table.get(video), column) for table in tables], column)]
-        for video in videos
+        for video in report.sequences
     ]
     return _table(["video", *names], rows)
 
@@ -106,14 +107,19 @@ def _value(scores: Scores | None, column: Column) -> float:
     return scores.values[column.key] if scores else math.nan
 
 
-def _best_marked(values: list[float], column: Column) -> list[str]:
-    """Numbers as text, the best of several marked; ties are all marked."""
-    known = [value for value in values if not math.isnan(value)]
-    best = max(known) if len(values) > 1 and known and column.key != "fps" else math.inf
+def _best_marked(values: list[float], column: Column, eligible: list[bool] | None = None) -> list[str]:
+    """Numbers as text, the best of several marked (all of them on a tie); speed depends on the machine."""
+    running = [
+        value
+        for value, runs in zip(values, eligible or [True] * len(values))
+        if runs and not math.isnan(value)
+    ]
+    best = max(running) if len(running) > 1 and column.key != "fps" else math.nan
     cells = []
-    for value in values:
+    for number, value in enumerate(values):
         text = "-" if math.isnan(value) else f"{value:.1f}" if column.key == "fps" else f"{value:.4f}"
-        cells.append(paint(f"* {text}", "good") if value == best else text)
+        is_best = value == best and (eligible is None or eligible[number])
+        cells.append(paint(f"* {text}", "good") if is_best else text)
     return cells
 
 

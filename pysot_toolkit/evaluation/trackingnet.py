@@ -65,22 +65,15 @@ class TrackingNetKit(Protocol):
         Column("coverage", "coverage"),
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "success rate", "success"),
-        Curve(
-            "precision",
-            PRECISION_THRESHOLDS,
-            "Precision",
-            "centre error threshold (px)",
-            "precision",
-            "precision",
-        ),
+        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "success", "area"),
+        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "area"),
         Curve(
             "norm_precision",
             NORM_PRECISION_THRESHOLDS,
             "Normalised precision",
-            "centre error threshold (target sizes)",
-            "precision",
+            "centre error (target sizes)",
             "norm_precision",
+            "area",
         ),
     )
 

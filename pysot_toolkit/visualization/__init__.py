@@ -1,0 +1,1 @@
+"""Pictures: curves of an evaluation, overlays of boxes on a sequence."""
