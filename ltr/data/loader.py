@@ -38,6 +38,7 @@ from ltr.data.image_loader import BadImage
 from ltr.data.processing import Processing, Sample
 
 ATTEMPTS = 20  # unreadable samples in a row, for one index, before the run stops
+_STREAM = 16  # of random numbers for jitter and augmentation; the samplers use 1 to 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,7 @@ class TrackingSamples(Dataset):
     def _make(self, key: Key, attempt: int) -> Sample:
         draws = self._draws[key.kind]
         assert draws is not None, "this training has no unsupervised instances"
-        # Not the stream that chose the frames: jitter must not depend on what was chosen.
-        seeds = np.random.SeedSequence([self._seed, key.epoch, key.index, attempt], spawn_key=(1,))
+        seeds = np.random.SeedSequence([self._seed, key.epoch, key.index, attempt, _STREAM])
         rng = np.random.Generator(np.random.PCG64(seeds))
         drawn = draws.draw(key.epoch, key.index, attempt)
         make = self._processing.pair if key.kind == "sup" else self._processing.instance

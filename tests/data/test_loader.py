@@ -124,7 +124,7 @@ def test_crops_show_the_drawn_frames(folder, settings):
             assert batch["unsup"]["image_size"][slot].tolist() == [frame.shape[1], frame.shape[0]]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_make_the_same_samples(folder, settings, method):
     alone = [list(make(folder, settings).epoch(epoch, epoch > 1)) for epoch in (1, 2)]
     settings.data.workers = 2

@@ -1,0 +1,23 @@
+"""``python -m benchmarks``: the ``main()`` of every module of this folder, one after the other."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+import benchmarks
+from config.cli import run
+from config.console import say
+
+
+def main() -> None:
+    """Run all benchmarks."""
+    for module in sorted(pkgutil.iter_modules(benchmarks.__path__), key=lambda module: module.name):
+        if module.name.startswith("_"):
+            continue
+        say(f"{module.name}", "title")
+        importlib.import_module(f"benchmarks.{module.name}").main()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,209 @@
+"""Training samples per second and core, against plain OpenCV.
+
+``python -m benchmarks.loader``. Frames are 1280x720 JPEG files of quality 90, targets 40 to 250 px wide
+and high. "Plain" decodes every frame whole, takes its mean with ``np.mean`` over two axes and cuts the same
+crops. Both run in this process on one thread and take turns; times are CPU times.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tabulate import tabulate
+
+from config.cli import run
+from config.console import say
+from config.defaults import get_defaults
+from ltr.data.crop import crop, jitter
+from ltr.data.image_loader import Square, decoder_name, read_region
+from ltr.data.loader import Key, TrackingSamples, collate
+from ltr.data.sampler import LabelledPair, LabelledPairs, SparseInstance, SparseInstances
+from ltr.data.sampler_state import RECORD, SamplerState
+from ltr.dataset.base import Annotation
+
+WIDTH, HEIGHT = 1280, 720
+FILES, VIDEOS, LENGTH = 24, 40, 600
+RELAYS = (3, 250)
+BATCH, ROUNDS = 16, 10
+
+
+class Repeated:
+    """A data set of many videos whose frames are a few files."""
+
+    name, split = "benchmark", "all"
+
+    def __init__(self, files: list[str]) -> None:
+        self.files = files
+        self.keys = [f"video-{number}" for number in range(VIDEOS)]
+
+    def __len__(self) -> int:
+        return VIDEOS
+
+    def num_frames(self, i: int) -> int:
+        """The same for all."""
+        return LENGTH
+
+    def frame_path(self, i: int, frame: int) -> str:
+        """One of the files."""
+        return self.files[(i * 7 + frame) % len(self.files)]
+
+    def annotation(self, i: int) -> Annotation:
+        """Not needed: the sampler state has the boxes."""
+        raise NotImplementedError
+
+
+def make_files(folder: Path) -> list[str]:
+    """JPEG files about as large as frames of real video (150 to 200 kB)."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for number in range(FILES):
+        image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+        for cells, weight in ((6, 60), (24, 30), (96, 16), (320, 9)):
+            noise = rng.normal(0, weight, (cells * HEIGHT // WIDTH, cells, 3)).astype(np.float32)
+            image += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+        paths.append(str(folder / f"{number}.jpg"))
+        pixels = (image + 120).clip(0, 255).astype(np.uint8)
+        cv2.imwrite(paths[-1], pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
+    return paths
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Boxes ``[count, 4]`` inside the frame."""
+    sides = rng.uniform(40, 250, (count, 2))
+    return np.concatenate([rng.uniform(0, 1, (count, 2)) * ([WIDTH, HEIGHT] - sides), sides], 1)
+
+
+def make_state(dataset: Repeated, relays: int, folder: Path) -> SamplerState:
+    """Three key frames per video, and other recorded frames up to ``relays``."""
+    rng = np.random.default_rng(1)
+    keys = np.array([100, 300, 500])
+    state = SamplerState.create(
+        folder / f"state-{relays}", [(key, 0, keys, random_boxes(rng, 3)) for key in dataset.keys]
+    )
+    if relays > len(keys):
+        others = np.setdiff1d(np.arange(LENGTH), keys)
+        records = np.zeros(VIDEOS * (relays - len(keys)), RECORD)
+        records["order"] = np.arange(len(records))
+        records["row"] = np.repeat(np.arange(VIDEOS), relays - len(keys))
+        records["frame"] = np.concatenate(
+            [np.sort(rng.choice(others, relays - len(keys), False)) for _ in range(VIDEOS)]
+        )
+        records["bbox"], records["confidence"] = random_boxes(rng, len(records)), 0.9
+        state.merge(records)
+    return state
+
+
+def plain_image(path: str) -> np.ndarray:
+    """The whole frame."""
+    image = cv2.imread(path, cv2.IMREAD_COLOR)
+    assert image is not None
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def plain_frame(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The whole frame, and its channel mean as the published code takes it."""
+    image = plain_image(path)
+    return image, np.mean(image, axis=(0, 1))
+
+
+def plain_pair(pair: LabelledPair, rng: np.random.Generator) -> None:
+    """The two crops of a labelled pair."""
+    image, mean = plain_frame(pair.template.path)
+    crop(image, pair.template.bbox, 2.0, 128, mean)
+    image, mean = plain_frame(pair.search.path)
+    crop(image, jitter(pair.search.bbox, 3.0, 0.25, rng.standard_normal(2), rng.random(2)), 4.0, 256, mean)
+
+
+def plain_instance(instance: SparseInstance, rng: np.random.Generator) -> None:
+    """The four crops of an unsupervised instance."""
+    for frame in (instance.key, instance.relay):
+        image, mean = plain_frame(frame.path)
+        crop(image, frame.bbox, 2.0, 128, mean)
+    image, mean = plain_frame(instance.unlabeled.path)
+    about = instance.unlabeled.bbox
+    crop(image, about, 4.0, 256, mean)
+    crop(image, jitter(about, 3.0, 0.25, rng.standard_normal(2), rng.random(2)), 4.0, 256, mean)
+
+
+def cpu_seconds(work: Callable[[int], object], n: int) -> float:
+    """CPU time of one call."""
+    start = time.process_time()
+    work(n)
+    return time.process_time() - start
+
+
+def compare(ours: Callable[[int], object], plain: Callable[[int], object]) -> tuple[float, float]:
+    """Median CPU seconds of each per call, taking turns; called with the number of the round."""
+    ours(0)
+    plain(0)
+    times = [(cpu_seconds(ours, n), cpu_seconds(plain, n)) for n in range(1, ROUNDS + 1)]
+    return float(np.median([a for a, _ in times])), float(np.median([b for _, b in times]))
+
+
+def main() -> None:
+    """Measure and print the table."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)
+    settings = get_defaults()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        files = make_files(folder)
+        dataset = Repeated(files)
+        rows = []
+        for relays in RELAYS:
+            state = make_state(dataset, relays, folder)
+            pairs = LabelledPairs([dataset], state, 0)  # type: ignore[list-item]
+            instances = SparseInstances([dataset], state, 0, 1, 4)  # type: ignore[list-item]
+            samples = TrackingSamples(pairs, instances, settings)
+            kinds = {"unsup": (instances, plain_instance, f"unsupervised instances, {relays} relay frames")}
+            if relays == RELAYS[0]:
+                kinds = {"sup": (pairs, plain_pair, "labelled pairs"), **kinds}  # type: ignore[dict-item]
+            for kind, (source, plain, label) in kinds.items():
+
+                def batch(n: int, kind: str = kind, samples: TrackingSamples = samples) -> object:
+                    keys = [Key(1, n * BATCH + j, kind) for j in range(BATCH)]  # type: ignore[arg-type]
+                    return collate([samples[key] for key in keys])
+
+                def plain_batch(n: int, source=source, plain=plain) -> None:
+                    rng = np.random.default_rng(n)
+                    for j in range(BATCH):
+                        plain(source.draw(1, n * BATCH + j), rng)
+
+                ours, theirs = compare(batch, plain_batch)
+                rows.append(
+                    [label, f"{BATCH / ours:.0f}/s", f"{BATCH / theirs:.0f}/s", f"{theirs / ours:.1f}x"]
+                )
+
+        rng = np.random.default_rng(2)
+        corners = rng.integers(0, [WIDTH - 256, HEIGHT - 256], (FILES, 2)).tolist()
+
+        def regions(_: int) -> None:
+            for path, (left, top) in zip(files, corners):
+                read_region(path, [Square(left, top, 256, 256)])
+
+        def wholes(_: int) -> None:
+            for path in files:
+                plain_image(path)
+
+        ours, theirs = compare(regions, wholes)
+        rows.append(
+            [
+                "a region of one JPEG",
+                f"{1000 * ours / FILES:.2f} ms",
+                f"{1000 * theirs / FILES:.2f} ms",
+                f"{theirs / ours:.1f}x",
+            ]
+        )
+        size = sum(Path(path).stat().st_size for path in files) / FILES / 1000
+    say(f"1280x720 JPEG files of {size:.0f} kB, one core, decoder {decoder_name()}")
+    say(tabulate(rows, ["per core", "ours", "plain OpenCV", "ratio"], disable_numparse=True))
+
+
+if __name__ == "__main__":
+    run(main)
