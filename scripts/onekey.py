@@ -79,7 +79,7 @@ def plan(options: argparse.Namespace, handed_on: list[str]) -> list[Stage]:
     if options.test:
         stages.append(("testing", test_command(options, settings) + handed_on, {}))
     if options.eval:
-        command = [*script("eval.py"), "--tracker_path", str(var_dir(settings, "results"))]
+        command = [*script("eval.py"), "--vis", "--tracker_path", str(var_dir(settings, "results"))]
         command += ["--dataset", options.dataset, "--tracker_prefix", f"{options.variant}_ep", *handed_on]
         stages.append(("evaluation", command, {}))
     return stages
