@@ -48,7 +48,7 @@ def spot_training(folder, kit):
     MovingAverage(teacher, student, build["keep_rate"]).update()
     for name, value in teacher.state_dict().items():
         if f"ema_{name}" in golden:
-            assert kit.difference(np.atleast_1d(value), golden[f"ema_{name}"]) <= 1e-4, name
+            assert kit.difference(np.ravel(value), np.ravel(golden[f"ema_{name}"])) <= 1e-4, name
 
     masks = torch.tensor(inputs["masks"]["values"], dtype=torch.bool)
     order = torch.stack([refill_order(mask) for mask in masks])
