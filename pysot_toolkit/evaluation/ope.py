@@ -33,39 +33,54 @@ SUCCESS_THRESHOLDS = np.arange(
 PRECISION_THRESHOLDS = np.arange(0, 51)  # px
 NORM_PRECISION_THRESHOLDS = np.arange(0, 51) / 100  # of the target size
 
-_INVALID_OVERLAP = -1.0  # never above a threshold
-_INVALID_ERROR = -1.0  # always within a threshold
-
 
 def overlaps(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
-    """Intersection over union of matching boxes ``[N, 4]`` (x, y, w, h): ``[N]`` in [0, 1], -1 where
-    the truth has no size or is NaN, NaN where the prediction is.
-    """
+    """Intersection over union of matching boxes ``[N, 4]`` (x, y, w, h): ``[N]`` in [0, 1], NaN where a box is."""
     left_top = np.maximum(truth[:, :2], prediction[:, :2])
     right_bottom = np.minimum(truth[:, :2] + truth[:, 2:], prediction[:, :2] + prediction[:, 2:])
-    intersection = np.prod(np.maximum(right_bottom - left_top, 0), axis=1)
+    width, height = np.maximum(right_bottom - left_top, 0).T
+    intersection = width * height
     with np.errstate(divide="ignore", invalid="ignore"):
         union = truth[:, 2] * truth[:, 3] + prediction[:, 2] * prediction[:, 3] - intersection
-        overlap = np.clip(intersection / union, 0, 1)
-    valid = (truth[:, 2] > 0) & (truth[:, 3] > 0)
-    return np.where(valid, overlap, _INVALID_OVERLAP)
+        return np.clip(intersection / union, 0, 1)
 
 
 def centre_errors(truth: np.ndarray, prediction: np.ndarray, normalised: bool = False) -> np.ndarray:
     """Distance of the centres of matching boxes ``[N, 4]``: ``[N]`` in px, or in units of the true
-    width and height if ``normalised``; -1 where a coordinate of the true centre is not above 0.
+    width and height if ``normalised``; NaN where a box is.
     """
-    unit = truth[:, 2:] + 1e-16 if normalised else 1.0
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        true_centre = _centres(truth) / unit
-        difference = true_centre - _centres(prediction) / unit
-        distance = np.sqrt(np.sum(difference**2, axis=1))
-    valid = (true_centre > 0).all(axis=1)
-    return np.where(valid, distance, _INVALID_ERROR)
+    unit = _unit(truth, normalised)
+    difference = _centres(truth) / unit - _centres(prediction) / unit
+    return np.sqrt(np.sum(difference**2, axis=1))
+
+
+def success_curve(truth: np.ndarray, prediction: np.ndarray, total: int) -> np.ndarray:
+    """Share of ``total`` frames whose overlap is above each threshold: ``[21]``.
+
+    A true box without size, or NaN, is a failure.
+    """
+    valid = (truth[:, 2] > 0) & (truth[:, 3] > 0)
+    return share_above(np.where(valid, overlaps(truth, prediction), -1.0), SUCCESS_THRESHOLDS, total)
+
+
+def precision_curve(
+    truth: np.ndarray, prediction: np.ndarray, total: int, normalised: bool = False
+) -> np.ndarray:
+    """Share of ``total`` frames whose centre error is within each threshold: ``[51]``.
+
+    A true centre that is not above 0 in both coordinates, or NaN, is a hit.
+    """
+    valid = (_centres(truth) / _unit(truth, normalised) > 0).all(axis=1)
+    errors = np.where(valid, centre_errors(truth, prediction, normalised), -1.0)
+    return share_within(errors, NORM_PRECISION_THRESHOLDS if normalised else PRECISION_THRESHOLDS, total)
 
 
 def _centres(bbox: np.ndarray) -> np.ndarray:
     return bbox[:, :2] + (bbox[:, 2:] - 1) / 2
+
+
+def _unit(truth: np.ndarray, normalised: bool) -> np.ndarray | float:
+    return truth[:, 2:] + 1e-16 if normalised else 1.0
 
 
 @PROTOCOLS.register("pysot-ope")
@@ -103,11 +118,9 @@ class OnePassEvaluation(Protocol):
             present = truth.present[shown]
             target, prediction = target[present], prediction[present]
         curves = {
-            "success": share_above(overlaps(target, prediction), SUCCESS_THRESHOLDS, total),
-            "precision": share_within(centre_errors(target, prediction), PRECISION_THRESHOLDS, total),
-            "norm_precision": share_within(
-                centre_errors(target, prediction, normalised=True), NORM_PRECISION_THRESHOLDS, total
-            ),
+            "success": success_curve(target, prediction, total),
+            "precision": precision_curve(target, prediction, total),
+            "norm_precision": precision_curve(target, prediction, total, normalised=True),
         }
         fps, timed = speed(runs.seconds)
         return Scores(_values(curves, fps), curves, total, timed)
