@@ -100,9 +100,7 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     name, data = _read(path)
     if not data.startswith(b"\xff\xd8"):
         return _decode_other(name, data)
-    layout = _layout(name, data)
-    _check_end(name, data, layout)
-    return _decode(name, data, layout, 1)
+    return _decode(name, data, _layout(name, data), 1)
 
 
 def read_region(path: str | os.PathLike[str], squares: Sequence[Square], whole: bool = False) -> Region:
@@ -123,7 +121,6 @@ def read_region(path: str | os.PathLike[str], squares: Sequence[Square], whole: 
         pixels = _decode_other(name, data)
         return Region(pixels, 1, pixels.shape[1], pixels.shape[0], True)
     layout = _layout(name, data)
-    sound = _check_end(name, data, layout)
     width, height = layout.width, layout.height
     reduced = min(_reduction(square) for square in squares)
     bottom = max(square.top + square.side for square in squares)
@@ -131,9 +128,8 @@ def read_region(path: str | os.PathLike[str], squares: Sequence[Square], whole: 
         s.left >= 0 and s.top >= 0 and s.left + s.side <= width and s.top + s.side <= height for s in squares
     )
     # One more line of blocks: the colours of the last row are interpolated with the row below it.
-    lines = math.ceil(bottom / layout.block_rows) + 1
-    rows = min(lines * layout.block_rows, height)
-    if whole or not inside or not sound or not layout.one_scan or rows == height or simplejpeg is None:
+    rows = (math.ceil(bottom / layout.block_rows) + 1) * layout.block_rows
+    if whole or not inside or rows >= height or simplejpeg is None or not _looks_sound(name, data, layout):
         return Region(_decode(name, data, layout, reduced), reduced, width, height, True)
     top = bytearray(data)
     top[layout.height_at : layout.height_at + 2] = rows.to_bytes(2, "big")
@@ -190,16 +186,19 @@ def _layout(name: str, data: bytes) -> _Layout:
     raise BadImage(name, "is truncated or corrupt (no complete JPEG header)")
 
 
-def _check_end(name: str, data: bytes, layout: _Layout) -> bool:
-    """Whether the compressed data look unbroken; ``BadImage`` where they do not end at all.
+def _looks_sound(name: str, data: bytes, layout: _Layout) -> bool:
+    """Whether a file decodes from top to bottom, and its compressed data look unbroken.
 
-    Every 0xFF inside a scan is stuffed or a restart marker, so in a sound one-scan file the first
-    other marker is the end of the image.
+    Every 0xFF inside a scan is stuffed or a restart marker, so in a sound one-scan file the first other
+    marker is the end of the image.
+
+    Raises:
+        BadImage: the data do not end at all.
     """
-    if data.find(_END, layout.scan) < 0:
-        raise BadImage(name, "is truncated (no end-of-image marker)")
     first = _MARKER.search(data, layout.scan)
-    return first is not None and first.group() == _END and data.find(_HOLE, layout.scan, first.start()) < 0
+    if first is None or (first.group() != _END and data.rfind(_END, layout.scan) < 0):
+        raise BadImage(name, "is truncated (no end-of-image marker)")
+    return layout.one_scan and first.group() == _END and data.find(_HOLE, layout.scan, first.start()) < 0
 
 
 def _decode(
@@ -207,6 +206,7 @@ def _decode(
 ) -> np.ndarray:
     width, height = math.ceil(layout.width / reduced), math.ceil(layout.height / reduced)
     if simplejpeg is None:
+        _looks_sound(name, bytes(data), layout)  # OpenCV fills what is missing with grey
         return _decode_opencv(name, data, reduced)
     try:
         return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, strict=strict)
@@ -215,7 +215,7 @@ def _decode(
     harmless = _EXTRANEOUS.search(reason)
     if harmless and int(harmless[1]) <= 8:  # some cameras pad the scan by a byte or two
         return _decode(name, data, layout, reduced, strict=False)
-    raise BadImage(name, f"is corrupt ({reason})")
+    raise BadImage(name, f"is {'truncated' if 'Premature end' in reason else 'corrupt'} ({reason})")
 
 
 def _decode_other(name: str, data: bytes) -> np.ndarray:

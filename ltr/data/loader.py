@@ -197,6 +197,7 @@ class Loader:
             persistent_workers=workers > 0,
             prefetch_factor=max(prefetch, 1) if workers else None,
             worker_init_fn=_start_worker,
+            generator=torch.Generator(),  # torch's loader draws a number we do not use; not from global state
         )
 
     def epoch(self, epoch: int, sparse: bool) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,10 @@ def test_large_crops_are_decoded_smaller(large):
         assert region.reduced == reduced
         assert region.pixels.shape == (720 // reduced, 1280 // reduced, 3)
         assert np.abs(channel_mean(region) - plain(large).mean((0, 1))).max() < 0.5
+        top = read_region(large, [Square(10, 0, min(side, 640), size)])
+        if top.reduced == reduced:
+            needed = min(side, 640) // reduced
+            assert np.array_equal(top.pixels[:needed], region.pixels[:needed]) and not top.whole
     both = read_region(large, [Square(10, 10, 700, 64), Square(10, 10, 300, 256)])
     assert both.reduced == 1
 
