@@ -13,7 +13,6 @@ if __package__ in (None, ""):  # run as a file, from any folder
 
 from config.cli import Parser, overrides, run
 from config.console import say
-from config.environment import var_dir
 from config.errors import UserError
 from config.settings import Settings
 from ltr.admin.train import variant_settings
@@ -68,6 +67,8 @@ def plan(options: argparse.Namespace, handed_on: list[str]) -> list[Stage]:
     settings = variant_settings(options.module, options.variant, overrides(options))
     gpus = parse_gpus(options.gpus)
     check_gpus(gpus, settings)
+    if options.threads < 1:
+        raise UserError(f"--threads {options.threads}: give the number of processes, 1 or more")
     stages: list[Stage] = []
     if options.train:
         command = [*script("run_training.py"), options.module, options.variant, *handed_on]
@@ -79,8 +80,8 @@ def plan(options: argparse.Namespace, handed_on: list[str]) -> list[Stage]:
     if options.test:
         stages.append(("testing", test_command(options, settings) + handed_on, {}))
     if options.eval:
-        command = [*script("eval.py"), "--vis", "--tracker_path", str(var_dir(settings, "results"))]
-        command += ["--dataset", options.dataset, "--tracker_prefix", f"{options.variant}_ep", *handed_on]
+        command = [*script("eval.py"), "--dataset", options.dataset, "--num", str(options.threads), "--vis"]
+        command += ["--tracker_prefix", f"{options.variant}_ep", *handed_on]
         stages.append(("evaluation", command, {}))
     return stages
 

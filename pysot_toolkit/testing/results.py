@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from config.errors import UserError
-from config.files import read_json, sha256, write_json, write_text
+from config.files import read_bytes, read_json, sha256, write_json, write_text
 from config.settings import Settings
 from pysot_toolkit.datasets.base import BENCHMARKS
 
@@ -89,6 +89,18 @@ def result_fault(var: Path, dataset: str, tracker: str, sequence: str, frames: i
         if not text.endswith("\n"):  # the last number may have lost digits
             return f"{file}: its last line is not finished"
     return None
+
+
+def read_boxes(path: Path) -> np.ndarray:
+    """The boxes of a complete result file, float64 ``[N, 4]``.
+
+    Raises:
+        UserError: it is not a table of four numbers per line.
+    """
+    values = _numbers(read_bytes(path, "result file").decode("ascii", "replace"))
+    if values is None or values.size % 4:
+        raise UserError(f"{path}: is not a table of 4 numbers per line; track this sequence again")
+    return values.reshape(-1, 4)
 
 
 class Origin(NamedTuple):

@@ -36,7 +36,7 @@ def run_test(options: argparse.Namespace, settings: Settings) -> int:
     if options.vis:
         from pysot_toolkit.testing.pictures import draw_results
 
-        draw_results(var_dir(settings), options.dataset, name, videos)
+        draw_results(var_dir(settings), options.dataset, name, videos, video=bool(options.video))
     return code
 
 

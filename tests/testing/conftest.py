@@ -23,7 +23,7 @@ def local(tmp_path, monkeypatch):
             "class EnvironmentSettings:\n    def __init__(self):\n"
             f"        self.workspace_dir = {str(tmp_path / 'var')!r}\n"
             "        self.train_dataset_dirs = {}\n"
-            f"        self.test_dataset_dirs = { {n.replace('_', '-'): str(f) for n, f in folders.items()} !r}\n"
+            f"        self.test_dataset_dirs = { {n.replace('_', '-'): str(f) for n, f in folders.items()}!r}\n"
             "        self.seq_files_dir = ''\n"
         )
         monkeypatch.setenv("SPOT_LOCAL", str(file))

@@ -36,7 +36,7 @@ class Still:
             raise RuntimeError("out of memory")
         if self.kind == "bug" and image.shape[:2] == (360, 640):
             raise TypeError("a mistake in the tracker")
-        self.bbox = self.bbox + [1, 0, 0, 0]
+        self.bbox = self.bbox + np.array([1, 0, 0, 0])
         return self.bbox, 0.5
 
 
