@@ -6,6 +6,7 @@ binary search or a few vector operations over ``recorded``, never over the video
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ def neighbours(recorded: np.ndarray, frame: int) -> tuple[int, int]:
     In a tie the later frame is nearest. Before the first and after the last both are that frame. A
     recorded frame is its own nearest; the other is the next one, for the last frame the one before.
     """
-    above = int(np.searchsorted(recorded, frame))
+    above = bisect_left(recorded, frame)  # numpy's search would convert all of ``recorded`` first
     last = len(recorded) - 1
     if above > last:
         return last, last
@@ -122,7 +123,7 @@ class _Frontier:
 
     def frame(self, rank: int) -> int:
         """The ``rank``-th frame of the frontier, in ascending order."""
-        gap = int(np.searchsorted(self._ends, rank, side="right"))
+        gap = bisect_right(self._ends, rank)
         offset = rank - (int(self._ends[gap - 1]) if gap else 0)
         size = int(self._gaps[gap])
         if gap == 0:
