@@ -223,8 +223,7 @@ class _Worker:
         self._pending = 0  # frames not yet told to the others
         self._shown = 0
         self._last = 0.0
-        total = sum(len(task.sequence.frames) for task in plan.tasks)
-        self._progress = Progress(total, "test", "frames") if ranks.rank == 0 and plan.tasks else None
+        self._progress: Progress | None = None
 
     def work(self) -> tuple[int, list[Failure], list[str]]:
         """Take tasks until none is left; what all ranks did together."""
@@ -259,6 +258,9 @@ class _Worker:
 
     def _track(self, tracker: OnePassTracker, task: Task) -> None:
         name, label = task.sequence.name, task.candidate.tracker
+        if self.ranks.rank == 0 and self._progress is None:
+            total = sum(len(other.sequence.frames) for other in self.tasks)
+            self._progress = Progress(total, "test", "frames")
         counted = 0
 
         def on_frame() -> None:
