@@ -1,5 +1,11 @@
 """Train a variant: ``run_training.py spot spot_transt_003``. Started again, it goes on where it was."""
 
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # run as a file, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from config.cli import Parser, overrides, run
 from ltr.admin.train import train
 
