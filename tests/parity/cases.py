@@ -75,7 +75,7 @@ class Comparison:
             gap = np.abs(actual.astype(np.int64) - expected.astype(np.int64)).max()
             assert gap <= levels, f"{name}: {gap} grey levels"
             return
-        limit = max(entry.get("suggested_tolerance", self.limit), 0.0)
+        limit = entry.get("suggested_tolerance", self.limit)
         difference = self.kit.difference(actual, expected)
         assert difference <= limit, f"{name}: relative difference {difference:.2e}, allowed {limit:.0e}"
 
