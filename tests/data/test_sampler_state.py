@@ -1,4 +1,4 @@
-"""The sampler state against an obvious model, against crashes, and across processes."""
+"""The sampler state against an obvious model, foreign files, and across processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import multiprocessing
 import os
 import pickle
-import signal
 
 import numpy as np
 import pytest
@@ -14,21 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.errors import UserError
-from ltr.data.journal import HEAD, read_journal
 from ltr.data.rounding import round_decimal
-from ltr.data.sampler_state import RECORD, InterruptedMerge, Journal, MergeStats, SamplerState
+from ltr.data.sampler_state import RECORD, MergeStats, SamplerState
 from ltr.data.state_file import SLOT, StateFile
-
-FRAMES = 40
-NAMES = [
-    ("LaSOT_b-2", 0),
-    ("LaSOT_b-2", 1),
-    ("GOT-10k_Train_000001", 0),
-    ('TrackingNet_00_é"\\', 0),
-    ("Frames_a", 0),
-]
-#: Rows of ``NAMES`` in the state, which sorts them.
-SORTED = sorted(NAMES)
+from tests.data.state_model import FRAMES, NAMES, SORTED, as_records, content, entries, merge_slowly, model_of
 
 coordinate = st.one_of(
     st.integers(-30, 9000).map(lambda n: n / 20),  # ties of the rounding to 0.1 among them
@@ -40,43 +28,6 @@ label = st.lists(st.integers(0, FRAMES - 1), max_size=4, unique=True)
 labels = st.lists(label, min_size=len(NAMES), max_size=len(NAMES))
 record = st.tuples(st.integers(0, len(NAMES) - 1), st.integers(0, FRAMES - 1), box, confidence)
 epochs = st.lists(st.lists(record, max_size=40), max_size=4)
-
-
-def entries(frames):
-    return [
-        (*name, np.array(f, int), [(f_id, 0.125, 20, 10.25) for f_id in f]) for name, f in zip(NAMES, frames)
-    ]
-
-
-def as_records(epoch, first_order=0):
-    return np.array([(first_order + i, *r) for i, r in enumerate(epoch)], RECORD)
-
-
-def model_of(frames):
-    """{(name, frame): (box, confidence)} of the labels."""
-    return {(name, f): ((float(f), 0.125, 20.0, 10.25), 1.0) for name, ids in zip(NAMES, frames) for f in ids}
-
-
-def merge_slowly(model, frames, epoch):
-    """The rule, one record after the other; returns how many frames were new."""
-    labelled, before = set(model_of(frames)), len(model)
-    for row, frame, bbox, conf in epoch:
-        at = SORTED[row], frame
-        # confidences arrive as float32
-        value = tuple(round(x, 1) for x in bbox), round(float(np.float32(conf)), 4)
-        if at not in model or (at not in labelled and value[1] > model[at][1]):
-            model[at] = value
-    return len(model) - before
-
-
-def content(state):
-    found = {}
-    for row, name in enumerate(state.sequences):
-        frames, boxes, confidences = state.recorded(row)
-        assert (np.diff(frames) > 0).all()
-        for f, b, c in zip(frames.tolist(), boxes.tolist(), confidences.tolist()):
-            found[name, f] = tuple(b), round(c, 4)
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -273,162 +224,6 @@ def test_labels_have_a_fingerprint(tmp_path):
     assert of("c.bin", base[1:]) != first
     assert of("d.bin", [(*base[0][:2], [1, 6], base[0][3]), *base[1:]]) != first
     assert of("e.bin", [(*base[0][:3], [(0, 0, 1, 1)] * 2), *base[1:]]) != first
-
-
-# Crashes
-
-
-@pytest.mark.faults
-def test_a_torn_journal_gives_its_whole_batches(tmp_path):
-    path, records = tmp_path / "journal", as_records([(0, i, (1.0, 2.0, 3.0, 4.0), 0.9) for i in range(7)])
-    batches = [records[:3], records[3:4], records[4:]]
-    ends = []
-    with Journal(path) as journal:
-        for batch in batches:
-            journal.append(batch)
-            ends.append(path.stat().st_size)
-        journal.append(records[:0])
-        assert np.array_equal(journal.read(), records)
-    whole = path.read_bytes()
-    sizes = np.cumsum([0, *map(len, batches)])
-    torn = tmp_path / "torn"
-    for cut in range(len(whole) + 1):
-        torn.write_bytes(whole[:cut])
-        kept = records[: sizes[sum(end <= cut for end in ends)]]
-        assert np.array_equal(read_journal(torn), kept)
-        with Journal(torn) as journal:  # and goes on behind what is whole
-            journal.append(records[:2])
-            assert np.array_equal(journal.read(), np.concatenate([kept, records[:2]]))
-    for at in range(len(HEAD), ends[0]):
-        torn.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
-        assert len(read_journal(torn)) == 0
-    torn.write_bytes(b"something else")
-    for reader in (read_journal, Journal):
-        with pytest.raises(UserError, match="not a journal"):
-            reader(torn)
-    assert torn.read_bytes() == b"something else"
-    assert len(read_journal(tmp_path / "none")) == 0
-
-
-@pytest.mark.faults
-def test_reset_forgets(tmp_path):
-    records = as_records([(0, 1, (1.0, 2.0, 3.0, 4.0), 0.9)])
-    with Journal(tmp_path / "deep" / "journal") as journal:
-        journal.append(records)
-        journal.reset()
-        assert len(journal.read()) == 0
-        journal.append(records)
-    assert np.array_equal(read_journal(tmp_path / "deep" / "journal"), records)
-
-
-@pytest.mark.faults
-def test_a_full_disk_leaves_no_part_of_a_batch(tmp_path, monkeypatch):
-    records = as_records([(0, 1, (1.0, 2.0, 3.0, 4.0), 0.9)])
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def write(self, data):
-            if len(data) < 60:  # the rest of a batch whose beginning fitted
-                raise OSError(28, "No space left on device")
-            return self.file.write(data[:20])
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-    journal = Journal(tmp_path / "journal")
-    journal.append(records)
-    monkeypatch.setattr(journal, "_file", Full(journal._file))
-    with pytest.raises(UserError, match="No space left"):
-        journal.append(records)
-    assert np.array_equal(journal.read(), records)
-
-
-@pytest.mark.faults
-def test_a_state_that_cannot_grow_stays_as_it_was(tmp_path, monkeypatch):
-    state = SamplerState.create(tmp_path / "s.bin", entries([[1]] * 5))
-    before = content(state)
-    records = as_records([(0, f, (1.0, 2.0, 3.0, 4.0), 0.9) for f in range(30)])
-
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", full)
-        with pytest.raises(UserError, match="No space left"):
-            state.merge(records)
-    assert content(SamplerState.open(tmp_path / "s.bin")) == before
-    assert state.merge(records).inserted == 29
-
-
-@pytest.mark.faults
-@pytest.mark.parametrize("step", range(4))
-def test_a_merge_cut_off_is_seen_and_recovered(tmp_path, monkeypatch, step):
-    """Killed before each write of a merge: a reader refuses the file, snapshot and journal give the state."""
-    path, state = tmp_path / "s.bin", SamplerState.create(tmp_path / "s.bin", entries([[1, 30]] * 5))
-    state.write_json(tmp_path / "s.json")
-    records = as_records([(r, f, (f, 2.0, 3.0, 4.0), 0.9) for r in range(5) for f in range(0, 25, 1 + r)])
-    with Journal(tmp_path / "journal") as journal:
-        journal.append(records)
-    reader = SamplerState.open(path)
-    pid = os.fork()
-    if pid == 0:
-        owner, name = [
-            (SamplerState, "_move"),
-            (SamplerState, "_insert"),
-            (StateFile, "end"),
-            (StateFile, "begin"),
-        ][step]
-        original = getattr(owner, name)
-
-        def die(*arguments):
-            if name == "begin":
-                original(*arguments)
-            os.kill(os.getpid(), signal.SIGKILL)
-
-        setattr(owner, name, die)
-        state.merge(records)
-        os._exit(0)
-    assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-    for see in (reader.refresh, state.refresh, lambda: SamplerState.open(path)):
-        with pytest.raises(InterruptedMerge):
-            see()
-    with pytest.raises(InterruptedMerge):
-        state.write_json(tmp_path / "never.json")
-    assert not (tmp_path / "never.json").exists()
-
-    recovered = SamplerState.recover(tmp_path / "s.json", tmp_path / "journal", path)
-    expected = SamplerState.create(tmp_path / "whole.bin", entries([[1, 30]] * 5))
-    expected.merge(records)
-    reader.refresh()
-    assert content(recovered) == content(expected) == content(reader)
-
-
-@pytest.mark.faults
-def test_a_file_from_before_a_restart_is_not_trusted(tmp_path, monkeypatch):
-    SamplerState.create(tmp_path / "s.bin", entries([[1]] * 5))
-    SamplerState.open(tmp_path / "s.bin")
-    monkeypatch.setattr("ltr.data.state_file._boot", lambda: b"another")
-    with pytest.raises(InterruptedMerge):
-        SamplerState.open(tmp_path / "s.bin")
-
-
-@pytest.mark.faults
-def test_a_truncated_or_foreign_working_file(tmp_path):
-    path = tmp_path / "s.bin"
-    SamplerState.create(path, entries([[1]] * 5))
-    whole = path.read_bytes()
-    for size in (0, 1, 100, 4095, 4096, 5000, len(whole) - 1):
-        path.write_bytes(whole[:size])
-        with pytest.raises(UserError):
-            SamplerState.open(path)
-    path.write_bytes(b"x" * len(whole))
-    with pytest.raises(UserError):
-        SamplerState.open(path)
-    path.unlink()
-    with pytest.raises(UserError):
-        SamplerState.open(path)
 
 
 # Workers

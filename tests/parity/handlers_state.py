@@ -30,13 +30,23 @@ TOLERANCE = 1e-4
 def spot_state(folder, kit):
     """Every part of the case."""
     _, case, golden = kit.load(folder)
-    values = {entry["name"]: entry for entry in case["inputs"]}
+    values = _Inputs(case["inputs"])
     with tempfile.TemporaryDirectory() as scratch:
         _merge(folder, Path(scratch))
         _initial(folder, values, Path(scratch))
     _record(folder, case, values["batch"]["values"], golden, kit)
     _neighbours(case, values, golden, kit)
     _frames(case, values["relay_frames"]["values"], golden, kit)
+
+
+class _Inputs(dict):
+    """The case's inputs by name, with or without a prefix."""
+
+    def __init__(self, entries):
+        super().__init__((entry["name"], entry) for entry in entries)
+
+    def __missing__(self, name):
+        return next(entry for known, entry in self.items() if known.endswith(name))
 
 
 def _load(path):
