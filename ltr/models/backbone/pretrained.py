@@ -55,14 +55,20 @@ def load_pretrained(network: nn.Module, settings: Settings) -> None:
     warn(f"{reason}; starting from random weights")
 
 
+def local_weights(address: str, folder: Path) -> Path | None:
+    """The file of torchvision's ``address`` in ``folder`` or torchvision's cache; None where it is in neither."""
+    name = address.rpartition("/")[2]
+    stem = name.partition("-")[0]
+    places = (folder / name, *sorted(folder.glob(f"{stem}*.pth*")), _cache(address))
+    return next((path for path in places if path.is_file()), None)
+
+
 def find_weights(address: str, folder: Path) -> Path | str:
     """The file of torchvision's ``address`` in ``folder``, the cache, or freshly downloaded; else why there is none."""
-    name = address.rpartition("/")[2]
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / name
-    stem = name.partition("-")[0]
-    for path in (folder / name, *sorted(folder.glob(f"{stem}*.pth*")), cache):
-        if path.is_file():
-            return path
+    present = local_weights(address, folder)
+    if present is not None:
+        return present
+    name, cache = address.rpartition("/")[2], _cache(address)
     try:
         say(f"downloading {address} to {cache}")
         with urllib.request.urlopen(address, timeout=_TIMEOUT) as reply:
@@ -76,3 +82,7 @@ def find_weights(address: str, folder: Path) -> Path | str:
     with atomic_writer(cache) as file:
         file.write(data)
     return cache
+
+
+def _cache(address: str) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2]
