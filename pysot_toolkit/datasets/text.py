@@ -12,7 +12,7 @@ from config.errors import UserError
 
 _TO_COMMA = bytes.maketrans(b"\t ;", b",,,")
 _NUMERIC = b"0123456789.+-eEnul"
-_BETWEEN = re.compile(r"[,;\s]+")
+_BETWEEN = re.compile(r"\s*[,;]\s*|\s+")
 
 
 def parse_table(data: bytes) -> np.ndarray:
@@ -26,28 +26,31 @@ def parse_table(data: bytes) -> np.ndarray:
     Raises:
         ValueError: naming the line that is blank, not numeric or of another width than the first.
     """
-    text = data.translate(_TO_COMMA, b"\r").rstrip(b",\n")
+    original = data
+    if any(sign in data for sign in b"\t ;\r"):
+        data = data.translate(_TO_COMMA, b"\r")
+    text = data.rstrip(b",\n")
     if not text:
         return np.empty((0, 0))
     if b"n" in text or b"N" in text:
-        text = text.lower().replace(b"nan", b"null")
-    rows = text.count(b"\n") + 1
+        text = text.lower().replace(b"null", b"?").replace(b"nan", b"null")
     gaps = text.partition(b"\n")[0].count(b",")
-    skeleton = b"," * gaps + b"\n"
-    if text.translate(None, _NUMERIC) + b"\n" == skeleton * rows:
+    separators = text.translate(None, _NUMERIC) + b"\n"
+    rows = len(separators) // (gaps + 1)
+    if separators == (b"," * gaps + b"\n") * rows:
         try:
             return np.array(orjson.loads(b"[" + text.replace(b"\n", b",") + b"]"), np.float64).reshape(
                 rows, -1
             )
         except orjson.JSONDecodeError:
             pass  # such as "1." or "+1", which are numbers but not JSON
-    return _parse_lines(data)
+    return _parse_lines(original)
 
 
 def _parse_lines(data: bytes) -> np.ndarray:
     rows: list[list[float]] = []
     for number, line in enumerate(data.decode("utf-8", "replace").rstrip().splitlines(), 1):
-        words = _BETWEEN.split(line.strip(" \t,;\ufeff"))
+        words = _BETWEEN.split(line.strip("\ufeff \t").rstrip(",; \t"))
         try:
             rows.append([float(word) for word in words])
         except ValueError:

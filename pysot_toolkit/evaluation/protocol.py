@@ -107,9 +107,15 @@ def mean_curves(scores: Sequence[Scores], weights: Sequence[float] | None = None
 
 def share_above(values: np.ndarray, thresholds: np.ndarray, total: int) -> np.ndarray:
     """Share of ``total`` whose value is strictly above each threshold: ``[n] x [T] -> [T]``. NaN is above none."""
-    return np.count_nonzero(values > thresholds[:, None], axis=1) / total
+    comparable = values.size - np.count_nonzero(np.isnan(values))
+    return (comparable - _at_most(values, thresholds)) / total
 
 
 def share_within(values: np.ndarray, thresholds: np.ndarray, total: int) -> np.ndarray:
     """Share of ``total`` whose value is at most each threshold: ``[n] x [T] -> [T]``. NaN is within none."""
-    return np.count_nonzero(values <= thresholds[:, None], axis=1) / total
+    return _at_most(values, thresholds) / total
+
+
+def _at_most(values: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
+    """How many values are at most each threshold; one sort serves all thresholds, NaN sorts last."""
+    return np.searchsorted(np.sort(values), thresholds, side="right")
