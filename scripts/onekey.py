@@ -81,7 +81,7 @@ def plan(options: argparse.Namespace, handed_on: list[str]) -> list[Stage]:
         stages.append(("testing", test_command(options, settings) + handed_on, {}))
     if options.eval:
         command = [*script("eval.py"), "--dataset", options.dataset, "--num", str(options.threads), "--vis"]
-        command += ["--tracker_prefix", f"{options.variant}_ep", *handed_on]
+        command += ["--tracker_prefix", f"{settings.variant}_ep", *handed_on]
         stages.append(("evaluation", command, {}))
     return stages
 
@@ -108,7 +108,7 @@ def test_command(options: argparse.Namespace, settings: Settings) -> list[str]:
     command = [*script("test_epochs.py"), "--interval", str(options.interval)]
     command += ["--start_epoch", str(options.start_epoch), "--end_epoch", str(options.end_epoch)]
     command += ["--dataset", options.dataset, "--threads", str(options.threads), "--gpus", options.gpus]
-    command += ["--proj_path", f"ltr/{options.module}/{options.variant}", "--arch", options.arch]
+    command += ["--proj_path", f"ltr/{settings.module_name}/{settings.variant}", "--arch", options.arch]
     return under_mpi([*command, "--ts_tag", options.ts_tag], options.threads)
 
 

@@ -44,7 +44,9 @@ class Objective(Protocol):
 class Actor(Protocol):
     """What a trainer asks of an actor."""
 
-    plain_network: nn.Module  # without a wrapper for several processes or compilation
+    @property
+    def plain_network(self) -> nn.Module:
+        """The network without a wrapper for several processes or compilation."""
 
     def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
         """The loss of one batch."""

@@ -141,9 +141,13 @@ class LTRTrainer:
             mark = time.perf_counter()
         self._watch_nonfinite(epoch)
         elapsed = time.perf_counter() - started
-        values = {"stage": self.stage(epoch), "lr": [group["lr"] for group in self.optimizer.param_groups]}
+        values: dict[str, Any] = {
+            "stage": self.stage(epoch),
+            "lr": [group["lr"] for group in self.optimizer.param_groups],
+        }
         values |= meter.means(self.group) | self.end_epoch(epoch)
-        values |= {"skipped_steps": int(self._nonfinite[1].item()), "bad_samples": len(self._bad_samples)}
+        values["skipped_steps"] = int(self._nonfinite[1].item())
+        values["bad_samples"] = len(self._bad_samples)
         speed = {
             "samples_per_s": round(samples / elapsed, 1),
             "waiting": round(waited / elapsed, 4),

@@ -115,10 +115,10 @@ def _score(job: _Job, trackers: list[str], protocols: list[Protocol]) -> list[_O
         runs, faults = read_runs(job.folder / tracker, job.names, len(job.truth.bbox), job.extra_frames)
         scores = {}
         for protocol in protocols:
-            if runs is not None:
-                scores[protocol.name] = protocol.score(job.truth, runs)
-            elif protocol.missing_is_zero:
-                scores[protocol.name] = protocol.score(job.truth, Runs([np.empty((0, 4))]))
+            if runs is None and not protocol.missing_is_zero:
+                continue
+            with np.errstate(invalid="ignore", over="ignore"):  # a tracker may write NaN and infinity: misses
+                scores[protocol.name] = protocol.score(job.truth, runs or Runs([np.empty((0, 4))]))
         outcomes.append(_Outcome(scores, faults))
     return outcomes
 

@@ -29,15 +29,18 @@ def show(report: Report, per_video: bool = False) -> None:
     The best of a column is marked ``*`` (green on a terminal), an incomplete tracker ``!``.
     """
     for protocol in report.protocols:
-        say(f"\n{report.dataset}, protocol {protocol.name} v{protocol.version} ({protocol.source})", "title")
+        say("")
+        say(f"{report.dataset}, protocol {protocol.name} v{protocol.version} ({protocol.source})", "title")
         say(overall_table(report, protocol))
         attributes = attribute_table(report, protocol)
         if attributes:
-            say(f"\n{protocol.columns[0].title} by attribute", "title")
+            say("")
+            say(f"{protocol.columns[0].title} by attribute", "title")
             say(attributes)
         if per_video:
             for column in protocol.columns[:3]:
-                say(f"\n{column.title} by video", "title")
+                say("")
+                say(f"{column.title} by video", "title")
                 say(video_table(report, protocol, column))
     for name in report.trackers:
         for line in fault_lines(report.faults[name]):
