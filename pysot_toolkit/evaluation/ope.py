@@ -27,7 +27,9 @@ from pysot_toolkit.evaluation.protocol import (
     speed,
 )
 
-SUCCESS_THRESHOLDS = np.arange(0, 1.05, 0.05)  # as the toolkit makes them: some differ from k/20 in the last bit
+SUCCESS_THRESHOLDS = np.arange(
+    0, 1.05, 0.05
+)  # as the toolkit makes them: some differ from k/20 in the last bit
 PRECISION_THRESHOLDS = np.arange(0, 51)  # px
 NORM_PRECISION_THRESHOLDS = np.arange(0, 51) / 100  # of the target size
 
