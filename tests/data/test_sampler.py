@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from config.errors import UserError
 from ltr.data.frame_choice import PROPAGATING, REVIEWING, choose, coarse_box, frontier, neighbours
 from ltr.data.sampler import AnnotatedPairs, LabelledPairs, SparseInstances
-from ltr.data.sampler_state import RECORD, SamplerState
+from ltr.data.sampler_state import RECORD, InterruptedMerge, SamplerState
 
 recorded_frames = st.lists(st.integers(0, 60), min_size=1, max_size=20, unique=True).map(
     lambda frames: np.array(sorted(frames), np.int32)
@@ -241,6 +241,10 @@ def test_another_epoch_sees_what_was_merged(world):
     row = state.row("Small_1")
     state.merge(np.array([(i, row, i + 1, (1, 1, 5, 5), 0.9) for i in range(20)], RECORD))
     assert 21 in {reader.draw(2, i).frame for i in range(300)}
+    state._file.begin()  # as a merge that never ends leaves it
+    assert reader.draw(2, 0)
+    with pytest.raises(InterruptedMerge):
+        reader.draw(3, 0)
 
 
 def test_labels_of_other_videos_are_refused(world, tmp_path):

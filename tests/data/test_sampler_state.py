@@ -166,6 +166,18 @@ def path_of(**changes):
     return path | changes
 
 
+def test_a_label_keeps_its_box_whatever_its_confidence(tmp_path):
+    """Confidence 1 protects labels by itself; a file may hold less."""
+    (tmp_path / "low.json").write_text(json.dumps({"s": [path_of(confidence=[0.5, 0.5])]}))
+    state = SamplerState.from_json(tmp_path / "low.json", tmp_path / "s.bin")
+    records = as_records([(0, f, (9.0, 9.0, 9.0, 9.0), 0.99) for f in (1, 2)])
+    assert state.merge(records) == MergeStats(0, 1, 1)
+    frames, boxes, confidences = state.recorded(0)
+    assert frames.tolist() == [1, 2]
+    assert boxes.tolist() == [[9, 9, 9, 9], [1, 2, 3, 4]]
+    assert confidences.tolist() == [np.float32(0.99), 0.5]
+
+
 @pytest.mark.parametrize(
     "text",
     [
