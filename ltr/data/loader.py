@@ -51,17 +51,10 @@ class Key:
 
 
 class Draws(Protocol):
-    """Decides what a sample is; see ``ltr.data.sampler``."""
+    """Decides what a sample is, and sees the sampler state of each new epoch; see ``ltr.data.sampler``."""
 
     def draw(self, epoch: int, index: int, attempt: int = 0) -> Any:
         """The frames and boxes of a sample."""
-
-
-class Refreshable(Protocol):
-    """A sampler state that other processes see through a file; see ``ltr.data.sampler_state``."""
-
-    def refresh(self) -> Any:
-        """See what was merged since."""
 
 
 class TrackingSamples(Dataset):
@@ -77,12 +70,6 @@ class TrackingSamples(Dataset):
         self._draws = {"sup": pairs, "unsup": instances}
         self._seed = settings.seed
         self._processing = Processing(settings)
-        self._state: Refreshable | None = None
-        self._epoch = -1
-
-    def follow(self, state: Refreshable | None) -> None:
-        """Refresh ``state`` in each process that makes samples, whenever the epoch changes."""
-        self._state = state
 
     def __getitem__(self, key: Key) -> Sample:
         """One sample, with its key (``named``) and the messages of the attempts that failed (``bad``).
@@ -91,10 +78,6 @@ class TrackingSamples(Dataset):
         """
         bad: list[str] = []
         try:
-            if key.epoch != self._epoch:
-                if self._state is not None:
-                    self._state.refresh()
-                self._epoch = key.epoch
             for attempt in range(ATTEMPTS):
                 try:
                     return self._make(key, attempt) | {"named": key, "bad": bad}
@@ -215,7 +198,6 @@ class Loader:
 
 def build_loader(
     samples: TrackingSamples,
-    state: Refreshable | None,
     settings: Settings,
     *,
     rank: int = 0,
@@ -226,13 +208,11 @@ def build_loader(
 
     Args:
         samples: makes the samples.
-        state: the sampler state that ``samples`` draws from; refreshed in the workers at each epoch.
         settings: ``train.iterations``, ``train.batch_size_*``, ``data.workers``, ``data.prefetch`` are used.
         rank: number of this process.
         ranks: how many processes train together.
         pin: copy batches to page-locked memory, for a GPU.
     """
-    samples.follow(state)
     train, data = settings.train, settings.data
     plan = Plan(train.iterations, train.batch_size_sup, train.batch_size_unsup, rank, ranks)
     return Loader(samples, plan, data.workers, data.prefetch, pin)

@@ -23,7 +23,7 @@ from ltr.actors.pairs import PairActor
 from ltr.actors.sparse import SparseActor
 from ltr.admin.process_group import ProcessGroup, start_process_group
 from ltr.admin.run import Run, announce
-from ltr.data.loader import TrackingSamples, build_loader
+from ltr.data.loader import Loader, TrackingSamples, build_loader
 from ltr.data.sampler import AnnotatedPairs, LabelledPairs, SparseInstances
 from ltr.data.sampler_state import SamplerState
 from ltr.dataset.base import VideoDataset, open_spec
@@ -73,7 +73,7 @@ def train_sparse(
             actor=actor,
             state=state,
             lengths=np.asarray(lengths),
-            loader=make_loader(TrackingSamples(pairs, instances, settings), state, settings, group),
+            loader=make_loader(TrackingSamples(pairs, instances, settings), settings, group),
             optimizer=(optimizer or adamw)(settings, network),
             schedule=(schedule or rates)(settings),
             run=run,
@@ -105,7 +105,7 @@ def train_supervised(
         pairs = AnnotatedPairs(datasets, settings.seed, max_gap)
         LTRTrainer(
             actor=PairActor(parallel(network, settings, group), objective(settings, group), settings, group),
-            loader=make_loader(TrackingSamples(pairs, None, settings), None, settings, group),
+            loader=make_loader(TrackingSamples(pairs, None, settings), settings, group),
             optimizer=(optimizer or adamw)(settings, network),
             schedule=(schedule or rates)(settings),
             run=run,
@@ -180,13 +180,9 @@ def open_state(run: Run, entries: list, group: ProcessGroup) -> SamplerState:
     return state if group.first else SamplerState.open(run.working_state)
 
 
-def make_loader(
-    samples: TrackingSamples, state: SamplerState | None, settings: Settings, group: ProcessGroup
-):
+def make_loader(samples: TrackingSamples, settings: Settings, group: ProcessGroup) -> Loader:
     """Batches for this process; workers live as long as the run."""
-    return build_loader(
-        samples, state, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda"
-    )
+    return build_loader(samples, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda")
 
 
 def make_network(settings: Settings, group: ProcessGroup) -> nn.Module:
