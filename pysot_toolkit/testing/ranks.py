@@ -165,15 +165,15 @@ def join_ranks() -> Iterator[Alone | Ranks]:
 
 
 def one_voice(main: Callable[[], int | None]) -> Callable[[], int | None]:
-    """``main`` whose ``UserError`` is reported by rank 0 alone: every rank finds the same one."""
+    """``main`` whose ``UserError`` and Ctrl-C are reported by rank 0 alone: every rank meets the same."""
 
     def speak() -> int | None:
         try:
             return main()
-        except UserError:
+        except (UserError, KeyboardInterrupt) as end:
             if launched_rank() == 0:
                 raise
-            return 2
+            return 2 if isinstance(end, UserError) else 130
 
     return speak
 
