@@ -6,17 +6,37 @@ import contextlib
 import io
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from config.console import warn
 from config.errors import UserError
 from config.files import atomic_writer, read_json, sha256, write_json
 
 FORMAT = 1  # of the files below; a larger number in a manifest means a newer SPOT wrote it
+
+
+def network_content(
+    network: nn.Module, net_type: str, constructor: Mapping[str, Any], settings: Mapping[str, Any], epoch: int
+) -> dict[str, Any]:
+    """What a ``_s`` or ``_t`` file holds: weights, and all that testing needs to build and run the network.
+
+    Args:
+        constructor: ``{"name", "args"}`` of the registered network.
+        settings: the merged settings as plain values.
+    """
+    return {
+        "format": FORMAT,
+        "epoch": epoch,
+        "net_type": net_type,
+        "net": network.state_dict(),
+        "constructor": dict(constructor),
+        "settings": dict(settings),
+    }
 
 
 class CheckpointStore:

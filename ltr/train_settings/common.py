@@ -8,6 +8,7 @@ objective, actor, optimizer, trainer) stand in that order below.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from config.environment import load_settings
 from config.errors import UserError, nearest
+from config.files import atomic_writer
 from config.settings import Settings
 from ltr.actors.base import Objective
 from ltr.actors.pairs import PairActor
 from ltr.actors.sparse import SparseActor
+from ltr.admin.checkpoint import network_content
 from ltr.admin.process_group import ProcessGroup, start_process_group
 from ltr.admin.run import Run, announce
 from ltr.data.loader import Loader, TrackingSamples, build_loader
@@ -114,6 +117,15 @@ def train_supervised(
         ).train(settings.train.epochs)
     finally:
         group.close()
+
+
+def save_untrained(settings: Settings, path: Path) -> None:
+    """The network as training begins with it, as a checkpoint of epoch 0, to test what training adds."""
+    torch.manual_seed(settings.seed)
+    network = build_network(settings.network.name, settings.network.args)
+    content = network_content(network, type(network).__name__, constructor(settings), settings.plain(), 0)
+    with atomic_writer(path) as file:
+        torch.save(content, file)
 
 
 # -- the parts ------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from config.console import Progress, say, warn
 from config.errors import UserError
 from ltr.actors.base import Actor, StepResult
-from ltr.admin.checkpoint import FORMAT
+from ltr.admin.checkpoint import FORMAT, network_content
 from ltr.admin.process_group import ProcessGroup
 from ltr.admin.run import Run
 from ltr.admin.run_log import RunLog
@@ -250,14 +250,7 @@ class LTRTrainer:
         if self.group.first:
             settings = self.settings.plain()
             content: dict[str, dict[str, Any]] = {
-                part: {
-                    "format": FORMAT,
-                    "epoch": epoch,
-                    "net_type": self.run.store.net_type,
-                    "net": network.state_dict(),
-                    "constructor": self.constructor,
-                    "settings": settings,
-                }
+                part: network_content(network, self.run.store.net_type, self.constructor, settings, epoch)
                 for part, network in self.parts().items()
             }
             content["state"] = {
