@@ -11,12 +11,16 @@ from config.console import say
 
 
 def main() -> None:
-    """Run all benchmarks."""
+    """Run all benchmarks but the slow ones, which are named."""
     for module in sorted(pkgutil.iter_modules(benchmarks.__path__), key=lambda module: module.name):
         if module.name.startswith("_"):
             continue
-        say(f"{module.name}", "title")
-        importlib.import_module(f"benchmarks.{module.name}").main()
+        benchmark = importlib.import_module(f"benchmarks.{module.name}")
+        if getattr(benchmark, "SLOW", False):
+            say(f"{module.name}: takes hours, run it by itself: python -m benchmarks.{module.name}", "title")
+            continue
+        say(module.name, "title")
+        benchmark.main()
 
 
 if __name__ == "__main__":
