@@ -195,7 +195,7 @@ class _Thing:
     ) -> None:
         self._frame_size = (spec.width, spec.height)
         self._texture = _texture(rng, 384, 384, wave=rng.uniform(20, 50), contrast=1.0)
-        self._rim = rng.uniform(0, 255, 3)
+        self._rim = tuple(rng.uniform(0, 255, 3).tolist())
         self._radius = _outline(shape)
         self._half = size / 2 * np.exp(_smooth(rng, frames, 20, 0.25))
         self._aspect = np.exp(rng.uniform(-0.25, 0.25) + _smooth(rng, frames, 20, 0.15))
@@ -306,7 +306,7 @@ def _texture(rng: np.random.Generator, width: int, height: int, wave: float, con
         field = 0.45 * field + 0.65 * np.sign(np.sin(u) * np.sin(v))
     elif kind == 3:
         field = 0.5 * field + 0.9 * (np.cos(u) + np.cos(v) > 0.9)
-    field = cv2.normalize(field.astype(np.float32), None, 0, 1, cv2.NORM_MINMAX)
+    field = (field - field.min()) / np.ptp(field)
     colours = rng.uniform(15, 240, (int(rng.integers(3, 6)), 3))
     colours = colours.mean(0) + contrast * (colours - colours.mean(0))
     table = cv2.resize(colours[None].astype(np.float32), (256, 1), interpolation=cv2.INTER_LINEAR)[0]
