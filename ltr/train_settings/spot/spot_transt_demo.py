@@ -16,7 +16,8 @@ def configure(settings: Settings) -> None:
     settings.data.datasets = ["LaSOT:train"]
     settings.data.search_size, settings.data.template_size = 96, 48
     settings.data.center_jitter_search = 2.0
-    settings.data.workers = 2
+    settings.data.workers = 1
+    settings.threads = 1  # threads of a small network wait for each other more than they work
     settings.train.epochs, settings.train.burn_in_epochs, settings.train.iterations = 30, 15, 40
     settings.train.save_interval = 10
     settings.optim.schedule = "onecycle"
