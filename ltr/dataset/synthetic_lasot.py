@@ -135,7 +135,7 @@ class _Video:
         scale = float(np.sqrt(spec.width * spec.height))
         self._back = _Background(rng, spec, frames)
         self._target = _Thing(rng, spec, frames, shape, size=rng.uniform(0.15, 0.24) * scale)
-        others = [str(rng.choice(CLASSES)) for _ in range(int(rng.integers(1, 3)))]
+        others = [str(rng.choice(CLASSES)) for _ in range(int(rng.integers(0, 2)))]
         self._others = [
             _Thing(rng, spec, frames, other, size=rng.uniform(0.12, 0.24) * scale) for other in others
         ]

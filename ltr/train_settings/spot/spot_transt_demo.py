@@ -23,5 +23,5 @@ def configure(settings: Settings) -> None:
     settings.optim.schedule = "onecycle"
     settings.optim.lr = settings.optim.backbone_lr = 1e-3
     settings.optim.clip_norm = 0.1
-    settings.sparse.confidence_threshold = 0.6
+    settings.sparse.confidence_threshold = 0.65
     settings.sparse.keep_rate = 0.98
