@@ -82,16 +82,19 @@ def make(root: Path, spec: SyntheticSpec, progress: Callable[[], None] | None = 
         if not folder.exists():
             _write_video(folder, _Video(spec, number, name.rsplit("-", 1)[0]))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            for _ in pool.map(one, enumerate(names)):
-                if progress is not None:
-                    progress()
-        except OSError as error:
-            pool.shutdown(cancel_futures=True)
-            raise UserError(
-                f"{root}: cannot be written ({error.strerror or error}); free space or fix permissions"
-            ) from error
+    for left_over in root.glob("*/.*.tmp"):  # of a run that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        for _ in pool.map(one, enumerate(names)):
+            if progress is not None:
+                progress()
+    except OSError as error:
+        raise UserError(
+            f"{root}: cannot be written ({error.strerror or error}); free space or fix permissions"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
     write_text(root / "training_set.txt", "\n".join(names[: spec.train_videos]) + "\n")
     write_text(root / "testing_set.txt", "\n".join(names[spec.train_videos :]) + "\n")
     return root
@@ -311,13 +314,6 @@ def _texture(rng: np.random.Generator, width: int, height: int, wave: float, con
     colours = colours.mean(0) + contrast * (colours - colours.mean(0))
     table = cv2.resize(colours[None].astype(np.float32), (256, 1), interpolation=cv2.INTER_LINEAR)[0]
     return table[(field * 255).astype(np.uint8)].astype(np.uint8)
-
-
-def _out_of_focus(texture: np.ndarray) -> np.ndarray:
-    """A texture blurred, and paler in contrast and colour: what lies behind the things of a scene."""
-    blurred = cv2.GaussianBlur(texture, (0, 0), 3).astype(np.float32)
-    colour = blurred.mean((0, 1))
-    return np.clip(0.5 * blurred + 0.5 * colour.mean(), 0, 255).astype(np.uint8)
 
 
 def _noise(rng: np.random.Generator, width: int, height: int, wave: float) -> np.ndarray:
