@@ -46,25 +46,33 @@ class SparseTrainer(LTRTrainer):
         self._steps = 0
         if epoch == self.settings.train.burn_in_epochs + 1:
             self.actor.teacher.load_state_dict(self.actor.plain_network.state_dict())
-        if self.sparse(epoch):
+        if self.sparse(epoch) and self._journal is None:
             self._journal = Journal(self.run.journal(self.group.rank))
-            self._journal.reset()
+            self._journal.reset()  # what it held is older than the checkpoint that this run goes on from
 
     def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
         if self.sparse(epoch) and step % self.settings.sparse.update_frequency == 0:
             self.average.update()
         result = super()._step(epoch, step, batch, picture)
         self._steps += 1
-        if self._journal is not None and self._steps % 20 == 0:
-            self._journal.append(self.actor.take_records())
+        if self.sparse(epoch) and self._steps % 20 == 0:
+            self._note(epoch)
         return result
+
+    def _note(self, epoch: int) -> None:
+        """Write what was accepted since the last call to the journal; the epoch orders it before the next one's."""
+        assert self._journal is not None
+        records = self.actor.take_records()
+        records["order"] += epoch << 32
+        self._journal.append(records)
 
     def end_epoch(self, epoch: int) -> dict[str, Any]:
         if self._journal is None or not self.sparse(epoch):
             return {"explored": self._explored()}
-        self._journal.append(self.actor.take_records())
+        self._note(epoch)
         self._journal.commit()
-        records = self.group.gather(self._journal.read())
+        noted = self._journal.read()  # since the last checkpoint
+        records = self.group.gather(noted[noted["order"] >= epoch << 32])
         counts: dict[str, int] = {}
         if self.group.first:
             merged = self.state.merge(records)
@@ -84,6 +92,12 @@ class SparseTrainer(LTRTrainer):
 
     def write_state(self):
         return self.state.write_json
+
+    def save(self, epoch: int, keep: bool) -> None:
+        """As ``LTRTrainer.save``; the snapshot takes over what the journal held."""
+        super().save(epoch, keep)
+        if self._journal is not None:
+            self._journal.reset()
 
     def load(self, epoch: int, state: dict[str, Any]) -> None:
         super().load(epoch, state)

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ltr.data.sampler_state import SamplerState
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # A TransT that one core trains in seconds; everything else is the variant's own.
@@ -167,6 +169,30 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(undisturbed, shared, tmp_p
     assert expected.keys() == found.keys()
     for name in expected:
         assert found[name] == expected[name], name
+
+
+@pytest.mark.faults
+def test_what_was_located_since_the_checkpoint_is_on_disk(undisturbed, shared, tmp_path):
+    place = Workplace(tmp_path / "place", shared("sequences"))
+    place.settings |= {
+        "paths.sampling_results": undisturbed.settings["paths.sampling_results"],
+        "train.epochs": "40",
+        "train.save_interval": "3",
+        "train.resume_interval": "3",
+    }
+    log = place.checkpoints / "train.jsonl"
+    kill_when(
+        place, lambda: log.exists() and len(log.read_bytes().splitlines()) >= 8, 0.0
+    )  # two after a checkpoint
+    records = place.var / "records"
+    [snapshot] = [p for p in records.glob("sampler_state_*_0006.json")]
+    recovered = SamplerState.recover(
+        snapshot, records / "sampler_state_spot_transt_003.journal", tmp_path / "state.bin"
+    )
+    held = SamplerState.from_json(snapshot, tmp_path / "held.bin").recorded_frames()
+    explored = [json.loads(line)["explored"] for line in log.read_text().splitlines()]
+    frames = held / explored[5]
+    assert recovered.recorded_frames() >= round(explored[7] * frames) > held
 
 
 def test_two_processes_end_with_the_sampler_state_of_one(undisturbed, shared, tmp_path):
