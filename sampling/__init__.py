@@ -1,0 +1,1 @@
+"""Which frames of which video carry a label."""

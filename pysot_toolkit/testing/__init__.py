@@ -1,0 +1,1 @@
+"""Which tracker runs on which sequence, device and rank; result files."""

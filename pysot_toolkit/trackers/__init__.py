@@ -1,0 +1,1 @@
+"""One file per tracker: initialize(image, bbox), track(image)."""

@@ -1,0 +1,1 @@
+"""The command line of key-frame sampling, at the path its users know."""

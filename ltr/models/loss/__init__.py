@@ -1,0 +1,1 @@
+"""Objectives: network outputs and targets to a loss."""

@@ -1,0 +1,1 @@
+"""Sparsely-supervised variants."""
