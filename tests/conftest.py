@@ -6,7 +6,12 @@ import os
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# Timings never decide a test, and CI tries the same examples each time.
+hypothesis.settings.register_profile("spot", deadline=None, derandomize=bool(os.environ.get("CI")))
+hypothesis.settings.load_profile("spot")
 
 ROOT = Path(__file__).resolve().parents[1]
 

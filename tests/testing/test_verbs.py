@@ -266,7 +266,12 @@ def test_ctrl_c_reaches_the_child(tmp_path, sign, code):
         "from config.cli import run\nfrom pysot_toolkit.testing.launch import run_child\n"
         f"run(lambda: run_child([sys.executable, '-c', {child!r}]))\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE, text=True)
+    # A suite that a shell started in the background ignores Ctrl-C; its children must not.
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
     limit = time.monotonic() + 30
     while not (note.exists() and note.read_text()) and time.monotonic() < limit:
         time.sleep(0.05)
