@@ -11,10 +11,10 @@ BIN := .venv/bin
 env: .venv/.installed
 
 .venv/.installed: pyproject.toml
-	@echo "environment: installing into .venv (torch's normal builds take about 5 GB)"
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	@echo "environment: installing into .venv (a few minutes; torch's normal builds take about 5 GB)"
+	@$(PYTHON) -m venv .venv
+	@{ $(BIN)/python -m pip install --quiet --upgrade pip && \
+	   $(BIN)/python -m pip install --quiet --editable '.[test]'; } > .venv/install.log 2>&1 || { cat .venv/install.log; exit 1; }
 	@touch $@
 
 demo: env
