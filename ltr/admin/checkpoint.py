@@ -56,6 +56,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, records: Path, net_type: str, magic_number: str) -> None:
         self.folder, self.records, self.net_type, self.magic_number = folder, records, net_type, magic_number
+        self._named: set[int] = set()  # broken epochs that the user has been told of
 
     def manifest(self, epoch: int) -> Path:
         """The file whose presence makes the epoch exist."""
@@ -161,7 +162,9 @@ class CheckpointStore:
             reason = self._fault(epoch)
             if reason is None:
                 return epoch
-            warn(f"{self.manifest(epoch)}: {reason}; falling back to the checkpoint before it")
+            if epoch not in self._named:
+                warn(f"{self.manifest(epoch)}: {reason}; falling back to the checkpoint before it")
+                self._named.add(epoch)
         return None
 
     def load(self, epoch: int, part: str) -> dict[str, Any]:
