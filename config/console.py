@@ -51,7 +51,7 @@ class Progress:
 
     Args:
         total: number of steps.
-        label: what is being done.
+        label: what is being done; may be changed between updates.
         unit: name of a step.
         initial: steps that were done before (a resumed run).
     """
@@ -75,6 +75,7 @@ class Progress:
         self.done += steps
         text = "  ".join(f"{name.replace('_', ' ')} {value}" for name, value in figures.items())
         if self._bar is not None:
+            self._bar.set_description_str(self.label, refresh=False)
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(steps)
             return
