@@ -7,7 +7,7 @@
 All three see the same number of steps and samples. Printed is the success AUC on unseen videos (mean and
 spread over seeds) and how much of the gap between ``burn-in`` and ``all`` the sparse stage recovers.
 
-python -m benchmarks.spot_effect --seeds 3        (hours of CPU time at full size; finished runs are kept)
+python -m benchmarks.spot_effect --seeds 3        (about an hour of CPU time; finished runs are kept)
 """
 
 from __future__ import annotations
