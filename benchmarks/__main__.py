@@ -17,7 +17,9 @@ def main() -> None:
             continue
         benchmark = importlib.import_module(f"benchmarks.{module.name}")
         if getattr(benchmark, "SLOW", False):
-            say(f"{module.name}: takes an hour, run it by itself: python -m benchmarks.{module.name}", "title")
+            say(
+                f"{module.name}: takes an hour, run it by itself: python -m benchmarks.{module.name}", "title"
+            )
             continue
         say(module.name, "title")
         benchmark.main()
