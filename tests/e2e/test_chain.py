@@ -42,7 +42,7 @@ TINY = {
 DATASETS = "LaSOT:train,GOT-10k:vottrain,TrackingNet:0"
 
 
-class Workplace:
+class UserFolder:
     """A user's folder: ``local.py``, ``var`` and key frames of its own."""
 
     def __init__(self, folder: Path, sequences: Path) -> None:
@@ -105,9 +105,9 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(shared, tmp_path_factory) -> Workplace:
+def undisturbed(shared, tmp_path_factory) -> UserFolder:
     """A run that nothing disturbed."""
-    place = Workplace(tmp_path_factory.mktemp("undisturbed"), shared("sequences"))
+    place = UserFolder(tmp_path_factory.mktemp("undisturbed"), shared("sequences"))
     sampler = "sampling/vanilla_sampling/key_frame_sampling.py"
     for dataset, split in (("LaSOT", "train"), ("GOT-10k", "vottrain"), ("TrackingNet", "0")):
         place.ok(
@@ -139,7 +139,7 @@ def test_training_explores_and_leaves_what_it_should(undisturbed):
     assert (undisturbed.checkpoints / "inputs/ep0003.png").stat().st_size > 1000
 
 
-def kill_when(place: Workplace, ready, delay: float) -> None:
+def kill_when(place: UserFolder, ready, delay: float) -> None:
     """Start the training and SIGKILL it and its workers ``delay`` seconds after ``ready()``."""
     process = subprocess.Popen(
         place.command("scripts/run_training.py", "spot", "spot_transt_003"),
@@ -160,7 +160,7 @@ def kill_when(place: Workplace, ready, delay: float) -> None:
 
 @pytest.mark.faults
 def test_a_killed_run_ends_as_if_nothing_had_happened(undisturbed, shared, tmp_path):
-    place = Workplace(tmp_path / "killed", shared("sequences"))
+    place = UserFolder(tmp_path / "killed", shared("sequences"))
     place.settings["paths.sampling_results"] = undisturbed.settings["paths.sampling_results"]
     kill_when(place, lambda: place.checkpoints.is_dir(), 0.3)  # in the first epochs
     kill_when(place, lambda: (place.checkpoints / "TransT_ep0003.json").exists(), 0.05)  # in the sparse stage
@@ -173,7 +173,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(undisturbed, shared, tmp_p
 
 @pytest.mark.faults
 def test_what_was_located_since_the_checkpoint_is_on_disk(undisturbed, shared, tmp_path):
-    place = Workplace(tmp_path / "place", shared("sequences"))
+    place = UserFolder(tmp_path / "place", shared("sequences"))
     place.settings |= {
         "paths.sampling_results": undisturbed.settings["paths.sampling_results"],
         "train.epochs": "40",
@@ -198,7 +198,7 @@ def test_what_was_located_since_the_checkpoint_is_on_disk(undisturbed, shared, t
 def test_two_processes_end_with_the_sampler_state_of_one(undisturbed, shared, tmp_path):
     states = []
     for ranks in (1, 2):
-        place = Workplace(tmp_path / str(ranks), shared("sequences"))
+        place = UserFolder(tmp_path / str(ranks), shared("sequences"))
         place.settings |= {
             "paths.sampling_results": undisturbed.settings["paths.sampling_results"],
             "network.args.dropout": "0.0",  # each process draws its own

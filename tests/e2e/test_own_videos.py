@@ -7,7 +7,7 @@ import shutil
 
 import cv2
 
-from tests.e2e.test_chain import Workplace
+from tests.e2e.test_chain import UserFolder
 
 
 def test_videos_without_ground_truth_train_a_tracker(shared, tmp_path):
@@ -24,7 +24,7 @@ def test_videos_without_ground_truth_train_a_tracker(shared, tmp_path):
         writer.write(frame)
     writer.release()
 
-    place = Workplace(tmp_path / "place", sequences)
+    place = UserFolder(tmp_path / "place", sequences)
     place.settings |= {
         "data.datasets": "Frames:all",
         "paths.train.Frames": str(videos),

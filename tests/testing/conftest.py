@@ -1,4 +1,4 @@
-"""A workplace of its own for every test: paths in a local file, results in a temporary folder."""
+"""A folder of its own for every test: paths in a local file, results in a temporary folder."""
 
 from __future__ import annotations
 
