@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from tabulate import tabulate
 
-from benchmarks.plain_transt import Features, PlainTransT
+from benchmarks._plain_transt import Features, PlainTransT
 from config.cli import run
 from config.environment import choose_device
 from ltr.data.augment import normalise

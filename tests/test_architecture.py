@@ -142,3 +142,13 @@ def test_every_verb_starts_as_a_file_from_anywhere():
         text = path.read_text("utf-8")
         assert "sys.path" in text.partition("from config")[0], path.name
         assert "run(" in text.rpartition('if __name__ == "__main__":')[2], path.name
+
+
+def test_every_benchmark_can_be_run_by_make_bench():
+    modules = [path for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")]
+    assert len(modules) > 3
+    for path in modules:
+        defined = {
+            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
+        }
+        assert "main" in defined, path

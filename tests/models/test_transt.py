@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.plain_transt import PlainTransT
+from benchmarks._plain_transt import PlainTransT
 from config.errors import UserError
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.layers.position import sine_positions
