@@ -54,7 +54,6 @@ def get_defaults() -> Settings:
     s.augment.max_angle = 10  # degrees, integer uniform in [-a, a], aug crop only
 
     s.sampling = Settings()
-    s.sampling.mode = "key_frames"
     s.sampling.num = 3  # labelled frames per video
     s.sampling.require_files = False  # stop, instead of sampling, when a key-frame file is missing
     s.sampling.use_all_anno = False  # TrackingNet: also take interpolated boxes as labels

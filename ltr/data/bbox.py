@@ -39,12 +39,6 @@ def xywh_to_xyxy(bbox: Array) -> Array:
     return _stack([x, y, x + w, y + h], bbox)
 
 
-def xyxy_to_xywh(bbox_xyxy: Array) -> Array:
-    """``(left, top, right, bottom)`` to ``(x, y, w, h)``."""
-    left, top, right, bottom = _columns(bbox_xyxy)
-    return _stack([left, top, right - left, bottom - top], bbox_xyxy)
-
-
 def cxcywh_to_xyxy(bbox_cxcywh: Array) -> Array:
     """``(centre x, centre y, w, h)`` to ``(left, top, right, bottom)``."""
     cx, cy, w, h = _columns(bbox_cxcywh)

@@ -185,10 +185,6 @@ class SamplerState:
         """Recorded frames of all rows together."""
         return int(self._file.header["recorded"][0])
 
-    def explored_share(self, lengths: np.ndarray) -> float:
-        """Recorded frames over the frames of all rows; ``lengths`` ``[n]`` are those of each row's video."""
-        return self.recorded_frames() / max(int(np.sum(lengths)), 1)
-
     def write_json(self, json_path: str | os.PathLike[str]) -> None:
         """Write the published format: whole or not at all, the same bytes for the same state.
 

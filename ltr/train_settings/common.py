@@ -37,6 +37,38 @@ from ltr.trainers.sparse_trainer import SparseTrainer
 from ltr.trainers.teacher import make_teacher
 from sampling.key_frames import ensure_key_frames
 
+# The smallest values with which a training makes sense; the largest are for the user to judge.
+_LEAST: Mapping[int, tuple[str, ...]] = {
+    0: (
+        *(
+            "threads",
+            "seed",
+            "data.workers",
+            "data.max_bad_samples",
+            "train.burn_in_epochs",
+            "train.image_interval",
+        ),
+        *(
+            "train.batch_size_unsup",
+            "optim.lr",
+            "optim.backbone_lr",
+            "optim.clip_norm",
+            "sparse.interpolation_limit",
+        ),
+    ),
+    1: (
+        *(
+            "train.epochs",
+            "train.iterations",
+            "train.batch_size_sup",
+            "train.save_interval",
+            "train.resume_interval",
+        ),
+        *("train.max_nonfinite", "data.search_size", "data.template_size", "data.prefetch", "sampling.num"),
+        *("sparse.propagating_step", "sparse.update_frequency"),
+    ),
+}
+
 MakeObjective = Callable[[Settings, ProcessGroup], Objective]
 MakeOptimizer = Callable[[Settings, nn.Module], torch.optim.Optimizer]
 MakeSchedule = Callable[[Settings], Schedule]
@@ -137,6 +169,11 @@ def begin(settings: Settings) -> ProcessGroup:
         raise UserError(
             f"setting train.precision '{settings.train.precision}': {nearest(settings.train.precision, ['float32', 'bfloat16'])}"
         )
+    known = dict(settings.flat())
+    for least, keys in _LEAST.items():
+        for key in keys:
+            if not known[key] >= least:
+                raise UserError(f"setting {key} {known[key]}: must be at least {least}")
     group = start_process_group(settings.device)
     for part in ("batch_size_sup", "batch_size_unsup"):
         if settings.train[part] % group.size:

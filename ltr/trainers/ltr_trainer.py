@@ -96,12 +96,8 @@ class LTRTrainer:
             with Progress(total, settings.variant, "steps", done) as progress:
                 for epoch in range(self.epoch + 1, epochs + 1):
                     self._train_epoch(epoch, progress)
-                    if (
-                        epoch % settings.train.save_interval == 0
-                        or epoch % settings.train.resume_interval == 0
-                        or epoch == epochs
-                    ):
-                        keep = epoch % settings.train.save_interval == 0 or epoch == epochs
+                    keep = epoch % settings.train.save_interval == 0 or epoch == epochs
+                    if keep or epoch % settings.train.resume_interval == 0:
                         self.save(epoch, keep)
         finally:
             if self._log is not None:
@@ -160,13 +156,8 @@ class LTRTrainer:
 
     def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
         # Dropout draws from torch's generator: seeded here, a resumed run repeats it.
-        torch.manual_seed(
-            int(
-                np.random.SeedSequence([self.settings.seed, epoch, step, self.group.rank]).generate_state(1)[
-                    0
-                ]
-            )
-        )
+        origin = [self.settings.seed, epoch, step, self.group.rank]
+        torch.manual_seed(int(np.random.SeedSequence(origin).generate_state(1)[0]))
         self.schedule.begin_step(epoch, step, self.optimizer)
         result = self.actor(batch, picture)
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,15 +167,10 @@ class LTRTrainer:
 
     def _guarded_update(self) -> None:
         """Clip and step; a step with a non-finite gradient is skipped on the device, without a look at it."""
-        gradients = [
-            p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        parameters = [
-            p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None
-        ]
-        norm = get_total_norm(gradients)
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if self.settings.optim.clip_norm > 0:
-            clip_grads_with_norm_(parameters, self.settings.optim.clip_norm, norm)
+            clip_grads_with_norm_(trained, self.settings.optim.clip_norm, norm)
         bad = (~torch.isfinite(norm)).to(torch.float32)
         self._nonfinite += bad
         self._nonfinite[0] *= bad

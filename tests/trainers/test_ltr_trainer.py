@@ -13,6 +13,7 @@ from config.errors import UserError
 from ltr.actors.base import StepResult
 from ltr.admin.process_group import ProcessGroup
 from ltr.admin.run import Run
+from ltr.train_settings.common import begin
 from ltr.trainers.ltr_trainer import LTRTrainer
 from ltr.trainers.schedule import OneCycle
 
@@ -126,3 +127,13 @@ def test_too_many_bad_samples_stop_the_run_and_name_the_file(tmp_path, capsys):
     assert t.run.store.newest() == 1
     assert "sample replaced: img.jpg" in capsys.readouterr().err
     assert json.loads((t.run.folder / "train.jsonl").read_text().splitlines()[0])["bad_samples"] == 2
+
+
+@pytest.mark.parametrize(
+    "key, value", [("train.resume_interval", "0"), ("data.workers", "-1"), ("seed", "-3")]
+)
+def test_an_impossible_setting_is_refused_before_anything_is_opened(key, value):
+    settings = get_defaults()
+    settings.override([key, value])
+    with pytest.raises(UserError, match=rf"setting {key} {value}: must be at least \d"):
+        begin(settings)
