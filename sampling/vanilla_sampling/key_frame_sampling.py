@@ -34,7 +34,7 @@ def main() -> int:
     parser.add_argument(
         "--split", required=True, help="train, vottrain, ...; TrackingNet: 0-3, 0,1,2,3 or all"
     )
-    parser.add_argument("--mode", help=f"{MODE}, the only one")
+    parser.add_argument("--mode", default=MODE, help=f"{MODE}, the only one")
     parser.add_argument("--num", type=int, help="labelled frames per video")
     parser.add_argument(
         "--use_all_anno", action="store_true", help="TrackingNet: interpolated boxes count as labels"
@@ -47,11 +47,10 @@ def main() -> int:
     options, settings = parser.parse()
 
     chosen = settings.sampling
-    chosen.mode = options.mode or chosen.mode
     chosen.num = chosen.num if options.num is None else options.num
     chosen.use_all_anno = chosen.use_all_anno or options.use_all_anno
-    if chosen.mode != MODE:
-        raise UserError(f"--mode {chosen.mode}: unknown, the only mode is {MODE}")
+    if options.mode != MODE:
+        raise UserError(f"--mode {options.mode}: unknown, the only mode is {MODE}")
     if not 1 <= chosen.num <= 999:
         raise UserError(f"--num {chosen.num}: give the labelled frames per video, 1 to 999")
 
