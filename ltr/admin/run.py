@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from config.console import say
+from config.defaults import get_defaults
 from config.environment import var_dir
 from config.errors import UserError
 from config.settings import Settings
@@ -31,6 +32,9 @@ _FREE = (
     "train.tensorboard",
     "train.max_nonfinite",
 )
+
+# Groups of arguments: leaving one out is a choice, not an older version.
+_OPEN = ("network.args.", "objective.")
 
 
 class Run:
@@ -83,7 +87,7 @@ class Run:
         ways_out = f"restore it to go on, or give --set variant NAME for a new run beside {self.folder.name}"
         changed = [
             f"{key} was {old!r}, is {new!r}"
-            for key, old, new in _differences(state["settings"], self.settings.plain())
+            for key, old, new in _differences(state["settings"], self.settings)
             if not key.startswith(_FREE) and not self._epochs_are_free(key)
         ]
         if changed:
@@ -101,16 +105,16 @@ class Run:
         return key == "train.epochs" and self.settings.optim.schedule != "onecycle"
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Leaves that differ between two nested dicts, as (dotted key, old, new)."""
-    found: list[tuple[str, Any, Any]] = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            found.append((prefix + key, a, b))
-    return found
+def _differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, Any, Any]]:
+    """Settings that differ from those of a checkpoint, as (dotted key, old, new).
+
+    A setting that is younger than the checkpoint had its default then; one that no longer exists is passed over.
+    """
+    was = dict(get_defaults().flat()) | dict(Settings(old).flat())
+    now = dict(settings.flat())
+    gone = {key for key in was.keys() - now.keys() if not key.startswith(_OPEN)}
+    keys = sorted((was.keys() | now.keys()) - gone)
+    return [(key, was.get(key), now.get(key)) for key in keys if was.get(key) != now.get(key)]
 
 
 def announce(settings: Settings, defaults: Settings, group: ProcessGroup) -> None:

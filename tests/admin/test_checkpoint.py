@@ -134,6 +134,20 @@ def test_a_run_goes_on_only_from_its_own_files(tmp_path):
         reused.resume_point("abc")
 
 
+def test_a_checkpoint_of_an_older_version_goes_on(tmp_path):
+    run = run_for(tmp_path, network__args__hidden_dim=64)
+    older = run.settings.plain()
+    del older["optim"]["warmup"]  # not known then
+    older["sampling"]["forgotten"] = 3  # not known any more
+    save(run.store, 5, settings=older)
+    assert run.resume_point("abc")[0] == 5
+    del run
+    with pytest.raises(UserError, match="network.args.hidden_dim was 64, is None"):
+        run_for(tmp_path).resume_point("abc")
+    with pytest.raises(UserError, match="optim.warmup was 0.1, is 0.3"):
+        run_for(tmp_path, network__args__hidden_dim=64, optim__warmup=0.3).resume_point("abc")
+
+
 def test_two_runs_do_not_share_a_magic_number(tmp_path):
     first = run_for(tmp_path)
     with pytest.raises(UserError, match="another training run"):
