@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,10 @@ class Annotation(NamedTuple):
     present: np.ndarray | None = None  # bool [N], where the benchmark says so (LaSOT)
     cover: np.ndarray | None = None  # int [N], visible eighths of the target 0..8 (GOT-10k)
     polygon: np.ndarray | None = None  # float64 [N, 8], where the truth is no rectangle (VOT)
+    tags: Mapping[str, np.ndarray] | None = None  # tag to int [N], 1 where the frame carries it (VOT)
+    masks: tuple[
+        Path, ...
+    ] = ()  # per frame an 8-bit indexed PNG, object k where it is k (DAVIS, YouTube-VOS)
 
 
 class Sequence:
@@ -113,7 +117,9 @@ class BenchmarkFormat(ABC):
     """How one benchmark lies on disk and how its results are named and scored."""
 
     protocols: tuple[str, ...] = ("pysot-ope",)  # the first one ranks the trackers
-    repeated_results = False  # results as {sequence}/{sequence}_001.txt instead of {sequence}.txt
+    # How results lie in a tracker's folder: "boxes" {sequence}.txt; "repeated" {sequence}/{sequence}_001.txt;
+    # "vot" baseline/{sequence}/{sequence}_001.txt; "votlt" longterm/...; "masks" {sequence}/00000.png.
+    results: str = "boxes"
 
     @abstractmethod
     def read_folder(self, root: Path) -> list[Sequence]:

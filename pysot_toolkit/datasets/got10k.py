@@ -22,7 +22,7 @@ class GOT10k(BenchmarkFormat):
     """
 
     protocols = ("got10k",)
-    repeated_results = True
+    results = "repeated"
 
     def read_folder(self, root: Path) -> list[Sequence]:
         split = next(

@@ -13,7 +13,7 @@ import orjson
 from config.errors import UserError
 from config.files import read_bytes
 from pysot_toolkit.datasets.base import Annotation, BenchmarkFormat, Sequence
-from pysot_toolkit.datasets.vot import polygon_to_rectangle
+from pysot_toolkit.datasets.vot import VOT_TAGS, polygon_to_rectangle
 
 _NAN = re.compile(rb"(?<=[\[,:\s])NaN(?=[\],}\s])")
 
@@ -78,4 +78,17 @@ def _annotation(
         )
     polygon = rows if rows.shape[1] == 8 else None
     bbox = rows if polygon is None else polygon_to_rectangle(polygon)
-    return layout.complete(root, name, Annotation(bbox, present, polygon=polygon))
+    return layout.complete(
+        root, name, Annotation(bbox, present, polygon=polygon, tags=_tags(path, name, entry, len(rows)))
+    )
+
+
+def _tags(path: Path, name: str, entry: dict[str, Any], frames: int) -> dict[str, np.ndarray] | None:
+    """VOT's per-frame tags; None where the file has none."""
+    tags = {tag: np.array(entry[tag]) for tag in VOT_TAGS if tag in entry}
+    for tag, values in tags.items():
+        if values.shape != (frames,):
+            raise UserError(
+                f"{path}: sequence '{name}': {values.size} values in '{tag}' for {frames} boxes; restore the file"
+            )
+    return tags or None

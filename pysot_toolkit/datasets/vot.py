@@ -10,6 +10,9 @@ import numpy as np
 from pysot_toolkit.datasets.base import BENCHMARKS, Annotation, BenchmarkFormat, Sequence, list_images
 from pysot_toolkit.datasets.text import read_table
 
+# Tags of single frames, {tag}.tag in a sequence's folder, in the order that pysot's toolkit lists them.
+VOT_TAGS = ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")
+
 
 @BENCHMARKS.register("VOT2018")
 class VOT2018(BenchmarkFormat):

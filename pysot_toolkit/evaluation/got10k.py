@@ -12,6 +12,7 @@ import numpy as np
 
 from config.errors import UserError
 from pysot_toolkit.evaluation.protocol import (
+    FPS,
     PROTOCOLS,
     Column,
     Curve,
@@ -51,7 +52,8 @@ class Got10k(Protocol):
     version = 1
     source = "got10k toolkit"
     needs_image_size = True
-    columns = (Column("ao", "AO"), Column("sr50", "SR@0.5"), Column("sr75", "SR@0.75"), Column("fps", "fps"))
+    needs_cover = True
+    columns = (Column("ao", "AO"), Column("sr50", "SR@0.5"), Column("sr75", "SR@0.75"), FPS)
     curves = (Curve("success", THRESHOLDS, "Success", "overlap threshold", "ao", "AO"),)
 
     def score(self, truth: Truth, runs: Runs) -> Scores:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pysot_toolkit.evaluation.protocol import (
+    FPS,
     PROTOCOLS,
     Column,
     Curve,
@@ -97,7 +98,7 @@ class OnePassEvaluation(Protocol):
         Column("auc", "AUC"),
         Column("precision", "P@20px"),
         Column("norm_precision", "NP@0.2"),
-        Column("fps", "fps"),
+        FPS,
     )
     curves = (
         Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),

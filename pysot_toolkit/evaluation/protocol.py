@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,22 @@ import numpy as np
 from config.registry import Registry
 
 PROTOCOLS = Registry("protocol", "pysot_toolkit.evaluation")
+# By ``BenchmarkFormat.results``: (tracker's folder, names of the sequence, frames, extra_frames) -> (runs, faults).
+RESULT_READERS = Registry("layout of results", "pysot_toolkit.evaluation")
+
+
+class Regions(NamedTuple):
+    """A region per frame as VOT writes it: a rectangle, a polygon or nothing."""
+
+    values: np.ndarray  # float64 [N, K], x, y, w, h or x1, y1, x2, y2, ... px; NaN beyond a row's length
+    length: np.ndarray  # int [N], numbers in the row: 4 rectangle, 6 or more polygon, 0 no region
+
+
+class SupervisedRun(NamedTuple):
+    """One repetition of a VOT experiment."""
+
+    code: np.ndarray  # int8 [n]: 1 initialised here, 2 failed here, 0 skipped or nothing reported, 3 a region
+    regions: Regions  # length 0 where ``code`` is not 3
 
 
 class Truth(NamedTuple):
@@ -21,13 +38,22 @@ class Truth(NamedTuple):
     present: np.ndarray | None = None  # bool [N], LaSOT
     cover: np.ndarray | None = None  # int [N], 0..8, GOT-10k
     image_size: tuple[int, int] | None = None  # width, height in px
+    benchmark: str = ""  # conventions of pytracking and got10k differ by benchmark
+    polygon: np.ndarray | None = None  # float64 [N, 8], where the truth is no rectangle (VOT)
+    tags: Mapping[str, np.ndarray] | None = None  # VOT: tag to int [N], 1 where the frame carries it
+    masks: tuple[Path, ...] = ()  # VOS: the annotated mask of each frame, 8-bit indexed PNG
 
 
 class Runs(NamedTuple):
     """What a tracker wrote for one sequence: one array per repetition."""
 
-    boxes: list[np.ndarray]  # float64 [n, 4] each, (x, y, w, h) px; n may differ from N
+    boxes: list[
+        np.ndarray
+    ]  # float64 [n, 4] each, (x, y, w, h) px; n may differ from N; empty list for VOT and VOS
     seconds: np.ndarray | None = None  # float64 [n, repetitions], per frame; 0 or NaN where not measured
+    presence: list[np.ndarray] | None = None  # float64 [n] each: confidence that the target is there
+    supervised: list[SupervisedRun] | None = None  # VOT with resets, and VOT long-term
+    masks: tuple[Path, ...] = ()  # VOS: predicted masks, in the order of the frames
 
 
 class Scores(NamedTuple):
@@ -37,6 +63,9 @@ class Scores(NamedTuple):
     curves: dict[str, np.ndarray]
     frames: int = 0  # frames behind the values, all repetitions
     timed: int = 0  # frames behind the speed
+    parts: dict[
+        str, np.ndarray
+    ] = {}  # what ``summarise`` needs of a sequence beyond that; never written to files
 
 
 class Column(NamedTuple):
@@ -44,21 +73,32 @@ class Column(NamedTuple):
 
     key: str
     title: str
+    better: str = "higher"  # "higher", "lower", or "" for what is not ranked, such as speed
+    digits: int = 4
+
+
+FPS = Column("fps", "fps", better="", digits=1)
 
 
 class Curve(NamedTuple):
     """One curve as a plot shows it."""
 
     key: str
-    thresholds: np.ndarray
+    thresholds: np.ndarray | None  # None: every score has its own, under ``curves[x_key]``
     title: str
     x_label: str
     score: str  # the value that sorts the legend
     score_title: str  # what that value is
+    x_key: str = ""
+    y_label: str = "share of frames"
+
+
+class Unscorable(Exception):
+    """A protocol refuses a sequence, as its reference program does; the message says why."""
 
 
 class Protocol(ABC):
-    """One way to turn boxes into numbers; stateless.
+    """One way to turn boxes, regions or masks into numbers; stateless.
 
     ``version`` counts up when a change of the code changes a score.
     """
@@ -68,16 +108,51 @@ class Protocol(ABC):
     source: str  # the program whose numbers it reproduces
     columns: tuple[Column, ...]  # the first one ranks
     curves: tuple[Curve, ...]
+    pictures: frozenset[str] = frozenset()  # "ar", "eao": drawn beside the curves
+    results: frozenset[str] = frozenset({"boxes", "repeated"})  # ``BenchmarkFormat.results`` it can score
     missing_is_zero = False  # a missing result counts as all-zero boxes instead of being left out
     needs_image_size = False
+    needs_cover = False
 
     @abstractmethod
     def score(self, truth: Truth, runs: Runs) -> Scores:
-        """One sequence. Frames beyond the annotation are not scored, missing ones count as failures."""
+        """One sequence. Frames beyond the annotation are not scored, missing ones count as failures.
+
+        Raises:
+            Unscorable: the reference program refuses such a result.
+        """
 
     @abstractmethod
     def summarise(self, scores: Sequence[Scores]) -> Scores:
         """Several sequences (at least one)."""
+
+    def by_attribute(
+        self, scores: Mapping[str, Scores], attributes: Mapping[str, Sequence[str]]
+    ) -> dict[str, tuple[Scores, int]]:
+        """Attribute to the summary of what carries it, and the number of sequences behind that.
+
+        Args:
+            scores: of each sequence.
+            attributes: of the benchmark: the sequences that carry each.
+        """
+        table = {}
+        for attribute, names in attributes.items():
+            carried = [scores[name] for name in names if name in scores]
+            if carried:
+                table[attribute] = (self.summarise(carried), len(carried))
+        return table
+
+    def resampled(self, scores: Sequence[Scores], counts: np.ndarray) -> dict[str, np.ndarray]:
+        """The summary's columns if sequence s occurred ``counts[b, s]`` times: ``[B, S] -> {key: [B]}``.
+
+        This serves for all scores that are means over sequences; protocols that pool override it.
+        """
+        total = counts.sum(axis=1)
+        return {
+            column.key: counts @ np.array([score.values[column.key] for score in scores]) / total
+            for column in self.columns
+            if column.better
+        }
 
 
 def speed(seconds: np.ndarray | None) -> tuple[float, int]:

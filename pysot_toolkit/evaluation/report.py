@@ -6,9 +6,11 @@ import csv
 import io
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from config.errors import UserError, nearest
 from config.files import write_json, write_text
@@ -36,6 +38,8 @@ class Report:
     protocols: list[Protocol]  # the first one ranks
     scores: dict[str, dict[str, TrackerScores]]  # protocol -> tracker
     faults: dict[str, list[Fault]]  # tracker -> what was wrong with its files
+    # tracker -> video -> overlap in each frame, float32 [N], NaN where the target is absent; empty unless asked for
+    overlaps: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -53,7 +57,10 @@ class Report:
 
         def key(name: str) -> tuple[float, str]:
             overall = table[name].overall
-            return (-overall.values[protocol.columns[0].key] if overall else math.inf, name)
+            if overall is None:
+                return (math.inf, name)
+            value = overall.values[protocol.columns[0].key]
+            return (value if protocol.columns[0].better == "lower" else -value, name)
 
         return sorted(table, key=key)
 
@@ -110,7 +117,11 @@ class Report:
         return {
             "version": protocol.version,
             "source": protocol.source,
-            "thresholds": {curve.key: curve.thresholds.tolist() for curve in protocol.curves},
+            "thresholds": {
+                curve.key: curve.thresholds.tolist()
+                for curve in protocol.curves
+                if curve.thresholds is not None
+            },
             "trackers": {
                 name: {
                     "overall": _plain(table.overall),

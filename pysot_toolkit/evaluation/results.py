@@ -2,24 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from config.console import warn
 from config.errors import UserError, nearest
 from pysot_toolkit.datasets.text import parse_table
-from pysot_toolkit.evaluation.protocol import Runs
+from pysot_toolkit.evaluation.protocol import RESULT_READERS, Runs
+
+_NAMED = 20  # faults that are named before giving up
 
 
 class Fault(NamedTuple):
     """A result file that is not as it should be; every one is counted and named."""
 
     sequence: str
-    kind: str  # "missing", "broken": left out; "short": absent lines are failures; "long": cut
+    # "missing", "broken": left out; "short": absent lines are failures; "long": cut; "nan", "negative": boxes
+    # that are no boxes, scored as the protocol does; "times": no speed; "refused": by one protocol
+    kind: str
     path: str
     detail: str
+
+
+_COUNTED = ("missing", "broken", "short", "long", "nan", "negative")  # what changes a score
+
+
+def refuse_faults(faults: Mapping[str, Sequence[Fault]]) -> None:
+    """Name every result file that is not as it should be, and refuse to go on.
+
+    Raises:
+        UserError: there is at least one; unreadable times are only named in the report.
+    """
+    wrong = [
+        (tracker, fault) for tracker, found in faults.items() for fault in found if fault.kind in _COUNTED
+    ]
+    for tracker, fault in wrong[:_NAMED]:
+        warn(f"{tracker}, {fault.sequence}: {fault.kind}: {fault.path}: {fault.detail}")
+    if wrong:
+        more = f" (the first {_NAMED} are named above)" if len(wrong) > _NAMED else ""
+        raise UserError(
+            f"{len(wrong)} result files are not as they should be{more}; mend them, or average over what"
+            " exists with --allow-missing"
+        )
+
+
+def foreign_results(folder: Path, faults: list[Fault], sequences: int) -> list[Fault]:
+    """The same faults; where all ``sequences`` are missing although ``folder`` holds others, one that says so."""
+    if sequences == 0 or sum(fault.kind == "missing" for fault in faults) < sequences:
+        return faults
+    other = next(
+        (path for path in sorted(folder.rglob("*.txt")) if not path.name.endswith("_time.txt")), None
+    )
+    if other is None:
+        return faults
+    told = f"none of the benchmark's videos; '{other.name}' and the like are results of another benchmark"
+    return [faults[0]._replace(path=str(folder), detail=told), *faults[1:]]
 
 
 def find_trackers(folder: Path, prefix: str = "", names: Iterable[str] | None = None) -> list[str]:
@@ -51,6 +91,8 @@ def find_trackers(folder: Path, prefix: str = "", names: Iterable[str] | None = 
     return found
 
 
+@RESULT_READERS.register("boxes")
+@RESULT_READERS.register("repeated")
 def read_runs(
     folder: Path, names: list[str], frames: int, extra_frames: bool = False
 ) -> tuple[Runs | None, list[Fault]]:
@@ -85,6 +127,7 @@ def read_runs(
             faults.append(Fault(names[0], "broken", str(path), wrong))
             continue
         boxes.append(table)
+        faults += _no_boxes(names[0], path, table)
         if len(table) < frames or (len(table) > frames and not extra_frames):
             kind = "short" if len(table) < frames else "long"
             faults.append(Fault(names[0], kind, str(path), f"{len(table)} lines for {frames} frames"))
@@ -102,6 +145,23 @@ def _read(path: Path) -> tuple[np.ndarray, str]:
         return parse_table(path.read_bytes()), ""
     except (OSError, ValueError) as error:
         return np.empty((0, 0)), str(error)
+
+
+def _no_boxes(sequence: str, path: Path, table: np.ndarray) -> list[Fault]:
+    """NaN and negative sizes, with the first line that has them."""
+    faults = []
+    for kind, rows in (("nan", np.isnan(table).any(axis=1)), ("negative", (table[:, 2:] < 0).any(axis=1))):
+        if rows.any():
+            lines = np.flatnonzero(rows) + 1
+            faults.append(
+                Fault(
+                    sequence,
+                    kind,
+                    str(path),
+                    f"line {lines[0]}" + (f" and {len(lines) - 1} more" if len(lines) > 1 else ""),
+                )
+            )
+    return faults
 
 
 def _read_times(folder: Path, name: str) -> tuple[np.ndarray | None, tuple[str, str] | None]:

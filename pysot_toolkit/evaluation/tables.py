@@ -19,6 +19,9 @@ _MEANING = {
     "broken": "result file(s) unreadable (left out like missing ones)",
     "short": "result file(s) too short (absent lines count as failures)",
     "long": "result file(s) too long (cut to the annotation)",
+    "nan": "result file(s) with NaN boxes (misses)",
+    "negative": "result file(s) with boxes of negative size (scored as they stand)",
+    "refused": "video(s) that a protocol leaves out, as its reference program does",
     "times": "time file(s) unreadable (no speed for the video)",
 }
 
@@ -117,10 +120,12 @@ def _best_marked(values: list[float], column: Column, eligible: list[bool] | Non
         for value, runs in zip(values, eligible or [True] * len(values))
         if runs and not math.isnan(value)
     ]
-    best = max(running) if len(running) > 1 and column.key != "fps" else math.nan
+    best = math.nan
+    if len(running) > 1 and column.better:
+        best = max(running) if column.better == "higher" else min(running)
     cells = []
     for number, value in enumerate(values):
-        text = "-" if math.isnan(value) else f"{value:.1f}" if column.key == "fps" else f"{value:.4f}"
+        text = "-" if math.isnan(value) else f"{value:.{column.digits}f}"
         is_best = value == best and (eligible is None or eligible[number])
         cells.append(paint(f"* {text}", "good") if is_best else text)
     return cells

@@ -142,7 +142,7 @@ def _note(var: Path, dataset: str, tracker: str) -> Path:
 
 
 def _with_times(dataset: str) -> bool:
-    return dataset in BENCHMARKS.names() and BENCHMARKS.get(dataset).repeated_results
+    return dataset in BENCHMARKS.names() and BENCHMARKS.get(dataset).results == "repeated"
 
 
 def _numbers(text: str) -> np.ndarray | None:
