@@ -7,27 +7,21 @@ folder of the same kind is tested by the same code.
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
-from config.environment import load_settings
-from config.settings import Settings
 from pysot_toolkit.datasets import open_benchmark
 from pysot_toolkit.evaluation import got10k, ope
 from pysot_toolkit.evaluation.evaluate import evaluate
 from pysot_toolkit.evaluation.protocol import PROTOCOLS, Runs, Truth
 from pysot_toolkit.evaluation.report import Report, TrackerScores
 from pysot_toolkit.evaluation.results import read_runs
-from tests.conftest import shared_path
+from tests.metrics.reference import EXACT, FOLDER, close, expected, numbers_of, same_frames, settings_for
 
 pytestmark = pytest.mark.metrics
-
-FOLDER = shared_path() / "metrics"
-EXACT = 1e-12  # means and curves, EXPECTED.md section 1
 
 # What this project does not score yet: expected file to what is missing.
 LATER = {
@@ -40,19 +34,6 @@ LATER = {
     "vos": "DAVIS J and F",
     "edge_cases": "the VOT, pytracking and got10k readers whose handling of bad files it records",
 }
-
-
-@functools.cache
-def expected(name: str) -> dict[str, Any]:
-    path = FOLDER / "expected" / f"{name}.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def settings_for(dataset: str) -> Settings:
-    bench = FOLDER / "bench"
-    return load_settings(
-        [f"paths.test.{dataset}", str(bench / "data" / dataset), "paths.seq_files", str(bench / "seq_files")]
-    )
 
 
 @functools.cache
@@ -198,18 +179,3 @@ def without_first(table: TrackerScores):
     first = next(iter(open_benchmark("TrackingNet", settings_for("TrackingNet"))))
     zero = protocol.score(Truth(first.name, first.ground_truth), Runs([np.empty((0, 4))]))
     return protocol.summarise(list({**table.sequences, first.name: zero}.values())).values
-
-
-def close(got: float, want: float) -> None:
-    assert abs(got - want) <= EXACT
-
-
-def numbers_of(values: list[Any]) -> np.ndarray:
-    """A list of ``expected/``: null and "nan" are NaN, "inf" is infinite."""
-    return np.array([np.nan if value is None else float(value) for value in values])
-
-
-def same_frames(got: np.ndarray, want: list[Any] | np.ndarray) -> None:
-    numbers = numbers_of(list(want))
-    assert got.shape == numbers.shape
-    np.testing.assert_allclose(got, numbers, rtol=EXACT, atol=EXACT)
