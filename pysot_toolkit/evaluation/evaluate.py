@@ -40,6 +40,7 @@ def evaluate(
     protocols: Sequence[str] = (),
     allow_missing: bool = False,
     keep_overlaps: bool = False,
+    each_run: bool = False,
 ) -> Report:
     """Score trackers on a benchmark.
 
@@ -54,6 +55,7 @@ def evaluate(
             none: those its papers use.
         allow_missing: go on with what is missing or broken, averaging over what exists.
         keep_overlaps: fill ``Report.overlaps``.
+        each_run: fill ``Report.repetitions``.
 
     Raises:
         UserError: unknown benchmark or protocol, no results, no such tracker, ground truth that is not
@@ -69,13 +71,22 @@ def evaluate(
     }
     faults: dict[str, list[Fault]] = {name: [] for name in names}
     traces: dict[str, dict[str, np.ndarray]] = {name: {} for name in names}
-    work = functools.partial(_score, trackers=names, protocols=chosen, keep_overlaps=keep_overlaps)
+    # protocol -> tracker -> one list per repetition with the scores of its sequences
+    repeats: dict[str, dict[str, list[list[Scores]]]] = {p.name: {name: [] for name in names} for p in chosen}
+    work = functools.partial(
+        _score, trackers=names, protocols=chosen, keep_overlaps=keep_overlaps, each_run=each_run
+    )
     with Progress(len(jobs), f"evaluating {dataset}", "videos") as progress:
         for job, outcomes in zip(jobs, _spread(work, jobs, processes)):
             for name, outcome in zip(names, outcomes):
                 faults[name] += outcome.faults
                 for protocol_name, scores in outcome.scores.items():
                     sequences[protocol_name][name][job.truth.name] = scores
+                for protocol_name, each in outcome.repeats.items():
+                    runs = repeats[protocol_name][name]
+                    runs += [[] for _ in range(len(each) - len(runs))]
+                    for run, scores in zip(runs, each):
+                        run.append(scores)
                 if outcome.overlap is not None:
                     traces[name][job.truth.name] = outcome.overlap
             progress.update()
@@ -98,6 +109,14 @@ def evaluate(
         table,
         faults,
         traces,
+        {
+            protocol.name: {
+                name: [protocol.summarise(run) for run in runs]
+                for name, runs in repeats[protocol.name].items()
+                if runs
+            }
+            for protocol in chosen
+        },
     )
 
 
@@ -145,6 +164,7 @@ class _Outcome(NamedTuple):
     scores: dict[str, Scores]  # by protocol
     faults: list[Fault]
     overlap: np.ndarray | None  # float32 [N]
+    repeats: dict[str, list[Scores]]  # by protocol, one for each of several repetitions
 
 
 def _jobs(benchmark: Benchmark, protocols: list[Protocol], folder: Path) -> Iterator[_Job]:
@@ -183,14 +203,18 @@ def _spread(work, jobs: list[_Job], processes: int) -> Iterator[list[_Outcome]]:
         yield from pool.map(work, jobs, chunksize=max(1, len(jobs) // (4 * processes)))
 
 
-def _score(job: _Job, trackers: list[str], protocols: list[Protocol], keep_overlaps: bool) -> list[_Outcome]:
+def _score(
+    job: _Job, trackers: list[str], protocols: list[Protocol], keep_overlaps: bool, each_run: bool
+) -> list[_Outcome]:
     """All trackers on one sequence; each result file is read once."""
     read = RESULT_READERS.get(job.layout)
     outcomes = []
     for tracker in trackers:
         frames = max(len(job.truth.bbox), len(job.truth.masks))
         runs, faults = read(job.folder / tracker, job.names, frames, job.extra_frames)
-        scores = {}
+        scores: dict[str, Scores] = {}
+        repeats: dict[str, list[Scores]] = {}
+        several = range(runs.repetitions) if each_run and runs is not None and runs.repetitions > 1 else ()
         for protocol in protocols:
             if runs is None and not protocol.missing_is_zero:
                 continue
@@ -199,10 +223,14 @@ def _score(job: _Job, trackers: list[str], protocols: list[Protocol], keep_overl
                     invalid="ignore", over="ignore"
                 ):  # a tracker may write NaN, infinity: misses
                     scores[protocol.name] = protocol.score(job.truth, runs or Runs([np.empty((0, 4))]))
+                    if runs is not None and several:
+                        repeats[protocol.name] = [
+                            protocol.score(job.truth, runs.repetition(number)) for number in several
+                        ]
             except Unscorable as refusal:
                 faults.append(Fault(job.truth.name, "refused", "", f"{protocol.name}: {refusal}"))
         overlap = _overlap(job.truth, runs) if keep_overlaps and runs is not None and runs.boxes else None
-        outcomes.append(_Outcome(scores, faults, overlap))
+        outcomes.append(_Outcome(scores, faults, overlap, repeats))
     return outcomes
 
 

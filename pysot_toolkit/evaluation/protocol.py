@@ -55,6 +55,23 @@ class Runs(NamedTuple):
     supervised: list[SupervisedRun] | None = None  # VOT with resets, and VOT long-term
     masks: tuple[Path, ...] = ()  # VOS: predicted masks, in the order of the frames
 
+    @property
+    def repetitions(self) -> int:
+        """How often the tracker ran on the sequence."""
+        return max(len(self.boxes), len(self.supervised or ()))
+
+    def repetition(self, number: int) -> Runs:
+        """Run ``number`` (0-based) alone."""
+        seconds = self.seconds
+        if seconds is not None and seconds.shape[1] > 1:
+            seconds = seconds[:, number : number + 1] if number < seconds.shape[1] else None
+        return self._replace(
+            boxes=self.boxes[number : number + 1],
+            seconds=seconds,
+            presence=None if self.presence is None else self.presence[number : number + 1],
+            supervised=None if self.supervised is None else self.supervised[number : number + 1],
+        )
+
 
 class Scores(NamedTuple):
     """Numbers (0..1, speed in frames per second, NaN where there is none) and curves, by name."""

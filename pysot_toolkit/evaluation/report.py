@@ -40,6 +40,8 @@ class Report:
     faults: dict[str, list[Fault]]  # tracker -> what was wrong with its files
     # tracker -> video -> overlap in each frame, float32 [N], NaN where the target is absent; empty unless asked for
     overlaps: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    # protocol -> tracker -> overall scores of each of its repetitions; empty unless asked for
+    repetitions: dict[str, dict[str, list[Scores]]] = field(default_factory=dict)
 
     @property
     def total(self) -> int:

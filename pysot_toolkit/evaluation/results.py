@@ -99,7 +99,8 @@ def read_runs(
     """The result of one tracker for one sequence, read once, and what is wrong with its files.
 
     Read are ``{name}.txt`` and the repetitions ``{name}/{name}_001.txt``, ``_002`` ...; times from
-    ``{name}_time.txt`` beside them or in ``times/``.
+    ``{name}_time.txt`` beside them or in ``times/`` (got10k toolkit), presence scores from
+    ``{name}_object_presence_scores.txt`` (pytracking).
 
     Args:
         folder: of the tracker.
@@ -133,10 +134,13 @@ def read_runs(
             faults.append(Fault(names[0], kind, str(path), f"{len(table)} lines for {frames} frames"))
     if not boxes:
         return None, faults
-    seconds, fault = _read_times(folder, name)
+    seconds, fault = _read_beside(folder, name, "times", "_time.txt")
     if fault:
         faults.append(Fault(names[0], "times", *fault))
-    return Runs(boxes, seconds), faults
+    presence, fault = _read_beside(folder, name, "object_presence_scores", "_object_presence_scores.txt")
+    if fault:
+        faults.append(Fault(names[0], "broken", *fault))
+    return Runs(boxes, seconds, None if presence is None else list(presence.T)), faults
 
 
 def _read(path: Path) -> tuple[np.ndarray, str]:
@@ -164,10 +168,13 @@ def _no_boxes(sequence: str, path: Path, table: np.ndarray) -> list[Fault]:
     return faults
 
 
-def _read_times(folder: Path, name: str) -> tuple[np.ndarray | None, tuple[str, str] | None]:
-    file = f"{name}_time.txt"
+def _read_beside(
+    folder: Path, name: str, subfolder: str, ending: str
+) -> tuple[np.ndarray | None, tuple[str, str] | None]:
+    """The table ``{name}{ending}`` beside the boxes or in ``subfolder``: one row per frame, a column per run."""
+    file = f"{name}{ending}"
     path = next(
-        (p for p in (folder / name / file, folder / "times" / file, folder / file) if p.is_file()), None
+        (p for p in (folder / name / file, folder / subfolder / file, folder / file) if p.is_file()), None
     )
     if path is None:
         return None, None
