@@ -1,97 +1,92 @@
-"""Success and precision plots in one style, ready for a paper."""
+"""The plots of a report, ready for a paper: curves with sorted legends, and the charts that a protocol asks for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
 from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
 
-from config.files import atomic_writer
-from pysot_toolkit.evaluation.protocol import Curve
+from pysot_toolkit.evaluation.comparison import intervals
+from pysot_toolkit.evaluation.protocol import Curve, Protocol, Scores
 from pysot_toolkit.evaluation.report import Report
+from pysot_toolkit.visualization.charts import accuracy_robustness, radar, ranked_bars, speed_accuracy
+from pysot_toolkit.visualization.style import MAX_LINES, house_style, line_style, shortened, write_figure
 
-# Okabe and Ito, Color Universal Design: distinct for all kinds of colour vision; yellow is too pale for lines.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-_DASHES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
-_MAX_LINES = 12  # more cannot be told apart; the best are drawn
 _INSIDE = 5  # a longer legend would hide the curves and goes beside them
-_MAX_NAME = 34  # characters of a legend entry
+_LEAST_AXES = 3  # attributes; fewer make no radar
 
-STYLE: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 12,
-    "axes.titlesize": 13,
-    "axes.labelsize": 12,
-    "legend.fontsize": 10.5,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#DDDDDD",
-    "grid.linewidth": 0.8,
-    "axes.axisbelow": True,
-    "lines.linewidth": 2.2,
-    "savefig.dpi": 200,
-}
+
+class Plot(NamedTuple):
+    """One figure of a report."""
+
+    name: str  # of its files
+    title: str
+    alt: str  # what it shows, for who cannot see it
+    figure: Figure
+
+
+class Line(NamedTuple):
+    """One tracker in a plot of curves."""
+
+    x: np.ndarray  # [T]
+    y: np.ndarray  # [T]
+    score: float  # in the legend, which it sorts
 
 
 def draw_report(report: Report, folder: Path) -> list[Path]:
-    """One PNG per curve of each protocol, ``{protocol}_{curve}.png`` in ``folder``; returns their paths."""
-    paths = []
+    """Every plot of the report as PNG and PDF, ``{protocol}_{plot}`` in ``folder``; returns their paths."""
+    return [path for plot in report_plots(report) for path in write_figure(plot.figure, folder / plot.name)]
+
+
+def report_plots(report: Report) -> Iterator[Plot]:
+    """The plots of each protocol: its curves, the radar of its attributes, AR, EAO and speed where there are any."""
     for protocol in report.protocols:
-        table = {name: scores.overall for name, scores in report.scores[protocol.name].items()}
+        overall = {
+            name: scores
+            for name in report.ranking(protocol)
+            if (scores := report.scores[protocol.name][name].overall) is not None
+        }
+        if not overall:
+            continue
+        where = f"{report.dataset}, {protocol.name} v{protocol.version}"
+        best = f"best: {next(iter(overall))}"
         for curve in protocol.curves:
-            lines = {
-                name
-                if report.usable(name) == report.total
-                else f"{name} ({report.usable(name)}/{report.total})": (
-                    overall.curves[curve.key],
-                    overall.values[curve.score],
-                )
-                for name, overall in table.items()
-                if overall is not None
-            }
-            if lines:
-                title = f"{curve.title} on {report.dataset} ({report.total} videos)"
-                paths.append(draw_curves(folder / f"{protocol.name}_{curve.key}.png", curve, lines, title))
-    return paths
+            title = f"{curve.title} on {report.dataset} ({report.total} videos)"
+            lines = {_marked(report, name): _line(curve, scores) for name, scores in overall.items()}
+            figure = curve_figure(curve, lines, title)
+            yield Plot(
+                f"{protocol.name}_{curve.key}", title, f"{curve.title} curves, {where}; {best}", figure
+            )
+        yield from _charts(report, protocol, overall, where, best)
 
 
-def draw_curves(path: Path, curve: Curve, lines: Mapping[str, tuple[np.ndarray, float]], title: str) -> Path:
-    """Draw the curves of several trackers, the legend sorted by score.
-
-    Args:
-        path: PNG file to write.
-        curve: thresholds and labels.
-        lines: tracker to (values ``[T]`` in [0, 1], score in the legend).
-        title: above the axes.
-
-    Returns:
-        ``path``.
-    """
-    ranked = sorted(lines.items(), key=lambda item: (-item[1][1], item[0]))
-    with plt.rc_context(STYLE):
+def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
+    """The curves of several trackers, the legend sorted by score (higher is better)."""
+    ranked = sorted(lines.items(), key=lambda item: (-item[1].score, item[0]))
+    with house_style():
         beside = len(ranked) > _INSIDE
         figure, axes = plt.subplots(figsize=(9.8 if beside else 6.4, 4.8), layout="constrained")
-        for number, (name, (values, score)) in enumerate(ranked[:_MAX_LINES]):
+        for number, (name, line) in enumerate(ranked[:MAX_LINES]):
             axes.plot(
-                curve.thresholds,
-                values,
-                color=COLORS[number % len(COLORS)],
-                linestyle=_DASHES[number // len(COLORS) % len(_DASHES)],
-                label=f"{score:.3f}  {_shortened(name)}",
+                line.x,
+                line.y,
+                label=f"{line.score:.3f}  {shortened(name)}",
                 zorder=10 - number / 100,
+                **line_style(number),
             )
-        axes.set(title=title, xlabel=curve.x_label, ylabel="share of frames")
-        axes.set_xlim(curve.thresholds[0], curve.thresholds[-1])
+        axes.set(title=title, xlabel=curve.x_label, ylabel=curve.y_label)
+        ends = [x for line in lines.values() for x in (line.x[0], line.x[-1]) if math.isfinite(x)]
+        if ends and min(ends) < max(ends):
+            axes.set_xlim(min(ends), max(ends))
         axes.set_ylim(0, 1.005)
-        falling = ranked[0][1][0][0] > ranked[0][1][0][-1]
-        shown = f", best {_MAX_LINES} of {len(ranked)}" if len(ranked) > _MAX_LINES else ""
+        first = ranked[0][1].y
+        falling = np.nanmean(first[: max(1, len(first) // 4)]) > np.nanmean(first[-max(1, len(first) // 4) :])
+        shown = f", best {MAX_LINES} of {len(ranked)}" if len(ranked) > MAX_LINES else ""
         legend = (figure if beside else axes).legend(
             loc="outside right upper" if beside else "lower left" if falling else "lower right",
             title=curve.score_title + shown,
@@ -100,13 +95,74 @@ def draw_curves(path: Path, curve: Curve, lines: Mapping[str, tuple[np.ndarray, 
             alignment="left",
         )
         legend.set_zorder(20)
-        with atomic_writer(path) as file:
-            figure.savefig(file, format="png")
-        plt.close(figure)
-    return path
+    plt.close(figure)
+    return figure
 
 
-def _shortened(name: str) -> str:
-    return (
-        name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME // 2 - 1]}...{name[-(_MAX_NAME // 2 - 2) :]}"
-    )
+def _line(curve: Curve, scores: Scores) -> Line:
+    x = scores.curves[curve.x_key] if curve.thresholds is None else curve.thresholds
+    return Line(x, scores.curves[curve.key], scores.values[curve.score])
+
+
+def _marked(report: Report, name: str) -> str:
+    usable = report.usable(name)
+    return name if usable == report.total else f"{name} ({usable}/{report.total})"
+
+
+def _charts(
+    report: Report, protocol: Protocol, overall: Mapping[str, Scores], where: str, best: str
+) -> Iterator[Plot]:
+    column = protocol.columns[0]
+    attributes = _attributes(report, protocol, list(overall))
+    if len(attributes) >= _LEAST_AXES:
+        rows = {
+            name: [_value(report, protocol, name, attribute) for attribute in attributes] for name in overall
+        }
+        counts = [_count(report, protocol, attribute) for attribute in attributes]
+        labels = [f"{attribute} ({count})" for attribute, count in zip(attributes, counts)]
+        title = f"{column.title} by attribute on {report.dataset}"
+        figure = radar(labels, rows, title, column.title)
+        yield Plot(
+            f"{protocol.name}_attributes", title, f"{column.title} by attribute, {where}; {best}", figure
+        )
+    if "ar" in protocol.pictures:
+        points = {name: (s.values["reliability"], s.values["accuracy"]) for name, s in overall.items()}
+        title = f"Accuracy and robustness on {report.dataset}"
+        yield Plot(
+            f"{protocol.name}_ar", title, f"AR plot, {where}; {best}", accuracy_robustness(points, title)
+        )
+    if "eao" in protocol.pictures:
+        values = {name: scores.values["eao"] for name, scores in overall.items()}
+        sure = {
+            name: intervals(protocol, report.scores[protocol.name][name].sequences)["eao"] for name in values
+        }
+        title = f"Expected average overlap on {report.dataset}"
+        bars = ranked_bars(
+            values,
+            title,
+            "EAO, line: 95 % interval over videos",
+            {name: (interval.low, interval.high) for name, interval in sure.items()},
+        )
+        yield Plot(f"{protocol.name}_eao_bars", title, f"EAO of each tracker, {where}; {best}", bars)
+    timed = {
+        name: (scores.values["fps"], scores.values[column.key])
+        for name, scores in overall.items()
+        if not math.isnan(scores.values.get("fps", math.nan))
+    }
+    if timed:
+        title = f"Speed and {column.title} on {report.dataset}"
+        figure = speed_accuracy(timed, title, column.title)
+        yield Plot(f"{protocol.name}_speed", title, f"{column.title} against speed, {where}; {best}", figure)
+
+
+def _attributes(report: Report, protocol: Protocol, names: Sequence[str]) -> list[str]:
+    return sorted({name for tracker in names for name in report.scores[protocol.name][tracker].attributes})
+
+
+def _value(report: Report, protocol: Protocol, tracker: str, attribute: str) -> float:
+    scores = report.scores[protocol.name][tracker].attributes.get(attribute)
+    return scores.values[protocol.columns[0].key] if scores else math.nan
+
+
+def _count(report: Report, protocol: Protocol, attribute: str) -> int:
+    return max(table.attribute_counts.get(attribute, 0) for table in report.scores[protocol.name].values())

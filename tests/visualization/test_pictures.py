@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from config.errors import UserError
 from pysot_toolkit.datasets.base import Annotation, Sequence
 from pysot_toolkit.evaluation.ope import OnePassEvaluation
 from pysot_toolkit.visualization import overlay
-from pysot_toolkit.visualization.plots import draw_curves
+from pysot_toolkit.visualization.charts import accuracy_robustness, radar, ranked_bars, speed_accuracy
+from pysot_toolkit.visualization.plots import Line, curve_figure
+from pysot_toolkit.visualization.style import png_bytes, write_figure
 
 
 @pytest.fixture
@@ -96,10 +101,36 @@ def test_a_missing_frame_is_named(sequence, tmp_path):
 @pytest.mark.parametrize("count", [1, 20])
 def test_curves_are_drawn_for_one_tracker_and_for_many(tmp_path, count):
     curve = OnePassEvaluation.curves[0]
-    lines = {f"tracker_{k}": (np.linspace(1 - k / 40, 0, 21), 0.5 - k / 100) for k in range(count)}
-    path = draw_curves(tmp_path / "plot.png", curve, lines, "Success on LaSOT (280 videos)")
-    image = cv2.imread(str(path))
+    lines = {
+        f"tracker_{k}": Line(curve.thresholds, np.linspace(1 - k / 40, 0, 21), 0.5 - k / 100)
+        for k in range(count)
+    }
+    png, pdf = write_figure(curve_figure(curve, lines, "Success on LaSOT (280 videos)"), tmp_path / "plot")
+    image = cv2.imread(str(png))
     assert image.shape[0] == 960 and image.shape[1] == (1280 if count == 1 else 1960)
-    first = tmp_path / "again.png"
-    draw_curves(first, curve, dict(reversed(lines.items())), "Success on LaSOT (280 videos)")
-    assert first.read_bytes() == path.read_bytes()  # the legend is sorted by score, not by the order given
+    assert pdf.read_bytes().startswith(b"%PDF")
+    again = dict(reversed(lines.items()))
+    files = write_figure(curve_figure(curve, again, "Success on LaSOT (280 videos)"), tmp_path / "again")
+    # The legend is sorted by score, not by the order given, and nothing in the files depends on the time.
+    assert [path.read_bytes() for path in files] == [png.read_bytes(), pdf.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        radar(
+            ["fast motion", "blur", "out of view"],
+            {"a": [0.5, 0.7, 0.2], "b": [0.4, math.nan, 0.3]},
+            "t",
+            "AUC",
+        ),
+        accuracy_robustness({"a": (0.9, 0.6), "b": (0.2, 0.5)}, "t"),
+        ranked_bars({"a": 0.4, "b": 0.3}, "t", "EAO", {"a": (0.35, 0.45)}),
+        speed_accuracy({"a": (120.0, 0.6), "b": (4.0, 0.7)}, "t", "AUC"),
+    ],
+    ids=["radar", "ar", "bars", "speed"],
+)
+def test_charts_show_every_tracker(figure):
+    texts = {text.get_text() for text in figure.findobj(Text)}
+    assert {"a", "b", "t"} <= texts
+    assert png_bytes(figure).startswith(b"\x89PNG")
