@@ -15,7 +15,13 @@ from pysot_toolkit.visualization.style import MAX_LINES, house_style, line_style
 _MAX_RADAR = 7  # trackers on one radar
 
 
-def radar(attributes: Sequence[str], values: Mapping[str, Sequence[float]], title: str, score: str) -> Figure:
+def radar(
+    attributes: Sequence[str],
+    values: Mapping[str, Sequence[float]],
+    title: str,
+    score: str,
+    numbers: Mapping[str, int],
+) -> Figure:
     """One closed line per tracker over the attributes.
 
     Args:
@@ -23,6 +29,7 @@ def radar(attributes: Sequence[str], values: Mapping[str, Sequence[float]], titl
         values: tracker, the best first, to one value in [0, 1] per attribute; NaN leaves a gap.
         title: above the chart.
         score: what the values are.
+        numbers: tracker to the number that gives its colour.
     """
     angles = np.linspace(0, 2 * math.pi, len(attributes), endpoint=False)
     with house_style():
@@ -30,7 +37,7 @@ def radar(attributes: Sequence[str], values: Mapping[str, Sequence[float]], titl
         axes: Any = figure.add_subplot(projection="polar")
         axes.set_theta_zero_location("N")
         axes.set_theta_direction(-1)
-        for number, (name, row) in enumerate(list(values.items())[:_MAX_RADAR]):
+        for name, row in list(values.items())[:_MAX_RADAR]:
             closed = [*row, row[0]]
             axes.plot(
                 [*angles, angles[0]],
@@ -38,8 +45,8 @@ def radar(attributes: Sequence[str], values: Mapping[str, Sequence[float]], titl
                 label=shortened(name),
                 linewidth=1.8,
                 markersize=4,
-                marker=marker_style(number)["marker"],
-                **line_style(number),
+                marker=marker_style(numbers[name])["marker"],
+                **line_style(numbers[name]),
             )
         highest = max(
             (value for row in values.values() for value in row if not math.isnan(value)), default=1.0
@@ -54,23 +61,26 @@ def radar(attributes: Sequence[str], values: Mapping[str, Sequence[float]], titl
     return figure
 
 
-def accuracy_robustness(points: Mapping[str, tuple[float, float]], title: str) -> Figure:
+def accuracy_robustness(
+    points: Mapping[str, tuple[float, float]], title: str, numbers: Mapping[str, int]
+) -> Figure:
     """VOT's AR plot (Kristan et al., TPAMI 2016): the better tracker is further up and to the right.
 
     Args:
         points: tracker, the best first, to (reliability exp(-30 * failures per frame), accuracy), both in [0, 1].
         title: above the chart.
+        numbers: tracker to the number that gives its colour.
     """
     with house_style():
         figure, axes = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
-        for number, (name, (reliability, accuracy)) in enumerate(list(points.items())[:MAX_LINES]):
+        for name, (reliability, accuracy) in list(points.items())[:MAX_LINES]:
             axes.plot(
                 reliability,
                 accuracy,
                 linestyle="none",
                 markersize=10,
                 label=shortened(name),
-                **marker_style(number),
+                **marker_style(numbers[name]),
             )
         axes.set(
             title=title, xlabel="robustness (share of 30-frame spans without a failure)", ylabel="accuracy"
@@ -83,7 +93,11 @@ def accuracy_robustness(points: Mapping[str, tuple[float, float]], title: str) -
 
 
 def ranked_bars(
-    values: Mapping[str, float], title: str, label: str, whiskers: Mapping[str, tuple[float, float]]
+    values: Mapping[str, float],
+    title: str,
+    label: str,
+    whiskers: Mapping[str, tuple[float, float]],
+    numbers: Mapping[str, int],
 ) -> Figure:
     """One horizontal bar per tracker, the best on top.
 
@@ -92,21 +106,20 @@ def ranked_bars(
         title: above the chart.
         label: what the values are.
         whiskers: tracker to the (low, high) of its 95 % interval, where there is one.
+        numbers: tracker to the number that gives its colour.
     """
     shown = list(values.items())[:MAX_LINES]
     with house_style():
         figure, axes = plt.subplots(figsize=(8.4, 1.5 + 0.42 * max(len(shown), 2)), layout="constrained")
-        for number, (name, value) in enumerate(shown):
-            axes.barh(number, value, color=line_style(number)["color"], height=0.62)
+        for row, (name, value) in enumerate(shown):
+            axes.barh(row, value, color=line_style(numbers[name])["color"], height=0.62)
             low, high = whiskers.get(name, (math.nan, math.nan))
             end = value
             if not math.isnan(low):
-                axes.plot(
-                    [low, high], [number, number], color="#222222", linewidth=1.4, solid_capstyle="butt"
-                )
+                axes.plot([low, high], [row, row], color="#222222", linewidth=1.4, solid_capstyle="butt")
                 end = max(value, high)
             axes.annotate(
-                f"{value:.3f}", (end, number), (6, 0), textcoords="offset points", va="center", fontsize=10.5
+                f"{value:.3f}", (end, row), (6, 0), textcoords="offset points", va="center", fontsize=10.5
             )
         axes.set_yticks(range(len(shown)), [shortened(name) for name, _ in shown])
         axes.invert_yaxis()
@@ -118,19 +131,27 @@ def ranked_bars(
     return figure
 
 
-def speed_accuracy(points: Mapping[str, tuple[float, float]], title: str, score: str) -> Figure:
+def speed_accuracy(
+    points: Mapping[str, tuple[float, float]], title: str, score: str, numbers: Mapping[str, int]
+) -> Figure:
     """Speed (logarithmic) against a score.
 
     Args:
         points: tracker, the best first, to (frames per second, score).
         title: above the chart.
         score: what the second number is.
+        numbers: tracker to the number that gives its colour.
     """
     with house_style():
         figure, axes = plt.subplots(figsize=(8.4, 4.8), layout="constrained")
-        for number, (name, (fps, value)) in enumerate(list(points.items())[:MAX_LINES]):
+        for name, (fps, value) in list(points.items())[:MAX_LINES]:
             axes.plot(
-                fps, value, linestyle="none", markersize=10, label=shortened(name), **marker_style(number)
+                fps,
+                value,
+                linestyle="none",
+                markersize=10,
+                label=shortened(name),
+                **marker_style(numbers[name]),
             )
         axes.set_xscale("log")
         axes.margins(0.15)

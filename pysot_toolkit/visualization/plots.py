@@ -36,6 +36,7 @@ class Line(NamedTuple):
     x: np.ndarray  # [T]
     y: np.ndarray  # [T]
     score: float  # in the legend, which it sorts
+    number: int  # gives the colour
 
 
 def draw_report(report: Report, folder: Path) -> list[Path]:
@@ -45,6 +46,7 @@ def draw_report(report: Report, folder: Path) -> list[Path]:
 
 def report_plots(report: Report) -> Iterator[Plot]:
     """The plots of each protocol: its curves, the radar of its attributes, AR, EAO and speed where there are any."""
+    numbers = {name: number for number, name in enumerate(report.trackers)}  # a tracker keeps its colour
     for protocol in report.protocols:
         overall = {
             name: scores
@@ -57,12 +59,14 @@ def report_plots(report: Report) -> Iterator[Plot]:
         best = f"best: {next(iter(overall))}"
         for curve in protocol.curves:
             title = f"{curve.title} on {report.dataset} ({report.total} videos)"
-            lines = {_marked(report, name): _line(curve, scores) for name, scores in overall.items()}
+            lines = {
+                _marked(report, name): _line(curve, scores, numbers[name]) for name, scores in overall.items()
+            }
             figure = curve_figure(curve, lines, title)
             yield Plot(
                 f"{protocol.name}_{curve.key}", title, f"{curve.title} curves, {where}; {best}", figure
             )
-        yield from _charts(report, protocol, overall, where, best)
+        yield from _charts(report, protocol, overall, numbers, where, best)
 
 
 def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
@@ -71,13 +75,13 @@ def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
     with house_style():
         beside = len(ranked) > _INSIDE
         figure, axes = plt.subplots(figsize=(9.8 if beside else 6.4, 4.8), layout="constrained")
-        for number, (name, line) in enumerate(ranked[:MAX_LINES]):
+        for rank, (name, line) in enumerate(ranked[:MAX_LINES]):
             axes.plot(
                 line.x,
                 line.y,
                 label=f"{line.score:.3f}  {shortened(name)}",
-                zorder=10 - number / 100,
-                **line_style(number),
+                zorder=10 - rank / 100,
+                **line_style(line.number),
             )
         axes.set(title=title, xlabel=curve.x_label, ylabel=curve.y_label)
         ends = [x for line in lines.values() for x in (line.x[0], line.x[-1]) if math.isfinite(x)]
@@ -99,9 +103,9 @@ def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
     return figure
 
 
-def _line(curve: Curve, scores: Scores) -> Line:
+def _line(curve: Curve, scores: Scores, number: int) -> Line:
     x = scores.curves[curve.x_key] if curve.thresholds is None else curve.thresholds
-    return Line(x, scores.curves[curve.key], scores.values[curve.score])
+    return Line(x, scores.curves[curve.key], scores.values[curve.score], number)
 
 
 def _marked(report: Report, name: str) -> str:
@@ -110,7 +114,12 @@ def _marked(report: Report, name: str) -> str:
 
 
 def _charts(
-    report: Report, protocol: Protocol, overall: Mapping[str, Scores], where: str, best: str
+    report: Report,
+    protocol: Protocol,
+    overall: Mapping[str, Scores],
+    numbers: Mapping[str, int],
+    where: str,
+    best: str,
 ) -> Iterator[Plot]:
     column = protocol.columns[0]
     attributes = _attributes(report, protocol, list(overall))
@@ -121,7 +130,7 @@ def _charts(
         counts = [_count(report, protocol, attribute) for attribute in attributes]
         labels = [f"{attribute} ({count})" for attribute, count in zip(attributes, counts)]
         title = f"{column.title} by attribute on {report.dataset}"
-        figure = radar(labels, rows, title, column.title)
+        figure = radar(labels, rows, title, column.title, numbers)
         yield Plot(
             f"{protocol.name}_attributes", title, f"{column.title} by attribute, {where}; {best}", figure
         )
@@ -129,7 +138,10 @@ def _charts(
         points = {name: (s.values["reliability"], s.values["accuracy"]) for name, s in overall.items()}
         title = f"Accuracy and robustness on {report.dataset}"
         yield Plot(
-            f"{protocol.name}_ar", title, f"AR plot, {where}; {best}", accuracy_robustness(points, title)
+            f"{protocol.name}_ar",
+            title,
+            f"AR plot, {where}; {best}",
+            accuracy_robustness(points, title, numbers),
         )
     if "eao" in protocol.pictures:
         values = {name: scores.values["eao"] for name, scores in overall.items()}
@@ -142,6 +154,7 @@ def _charts(
             title,
             "EAO, line: 95 % interval over videos",
             {name: (interval.low, interval.high) for name, interval in sure.items()},
+            numbers,
         )
         yield Plot(f"{protocol.name}_eao_bars", title, f"EAO of each tracker, {where}; {best}", bars)
     timed = {
@@ -151,7 +164,7 @@ def _charts(
     }
     if timed:
         title = f"Speed and {column.title} on {report.dataset}"
-        figure = speed_accuracy(timed, title, column.title)
+        figure = speed_accuracy(timed, title, column.title, numbers)
         yield Plot(f"{protocol.name}_speed", title, f"{column.title} against speed, {where}; {best}", figure)
 
 

@@ -15,9 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from config.files import atomic_writer
+from pysot_toolkit.visualization.colours import COLORS
 
-# Okabe and Ito, Color Universal Design: distinct for all kinds of colour vision; yellow is too pale for lines.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 DASHES: tuple[Any, ...] = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MAX_LINES = 12  # more cannot be told apart; the best are drawn
@@ -49,7 +48,7 @@ def house_style() -> Iterator[None]:
 
 
 def line_style(number: int) -> dict[str, Any]:
-    """Colour and dashes of the ``number``-th tracker (0-based, the best first)."""
+    """Colour and dashes of tracker ``number``, 0-based."""
     return {
         "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
@@ -57,7 +56,7 @@ def line_style(number: int) -> dict[str, Any]:
 
 
 def marker_style(number: int) -> dict[str, Any]:
-    """Colour and marker of the ``number``-th tracker."""
+    """Colour and marker of tracker ``number``, 0-based."""
     return {
         "color": COLORS[number % len(COLORS)],
         "marker": MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
