@@ -14,10 +14,11 @@ import numpy as np
 from config.errors import UserError
 from config.files import atomic_writer
 from pysot_toolkit.datasets import Sequence
+from pysot_toolkit.visualization.colours import COLORS, TRUTH, rgb
 
-# RGB, Okabe and Ito: the truth in yellow-orange, trackers in colours that stand off from it.
-_TRUTH = (230, 159, 0)
-_TRACKERS = ((86, 180, 233), (213, 94, 0), (0, 158, 115), (204, 121, 167), (240, 228, 66))
+_TRUTH = rgb(TRUTH)
+_TRACKERS = tuple(rgb(colour) for colour in COLORS)
+MAX_TRACKERS = len(COLORS)  # that one picture can tell apart
 _FONT = cv2.FONT_HERSHEY_DUPLEX
 _BAR = 26  # height of the legend above a picture, px
 _PAPER, _INK = (255, 255, 255), (40, 40, 40)
@@ -33,7 +34,8 @@ def draw_frame(
     Args:
         sequence: whose frame is read.
         index: 0-based.
-        predictions: tracker to boxes (x, y, w, h) in px of the image, ``[n, 4]``; NaN is not drawn.
+        predictions: tracker to boxes (x, y, w, h) in px of the image, ``[n, 4]``; NaN is not drawn; at most
+            ``MAX_TRACKERS``.
         scale: of the picture; boxes keep their line width.
 
     Raises:

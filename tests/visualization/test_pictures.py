@@ -18,6 +18,9 @@ from pysot_toolkit.visualization.plots import Line, curve_figure
 from pysot_toolkit.visualization.style import png_bytes, write_figure
 
 
+NUMBERS = {"a": 0, "b": 1}
+
+
 @pytest.fixture
 def sequence(tmp_path):
     """Twelve grey frames of 161 x 90 with a box that moves right; hidden in the last."""
@@ -102,7 +105,7 @@ def test_a_missing_frame_is_named(sequence, tmp_path):
 def test_curves_are_drawn_for_one_tracker_and_for_many(tmp_path, count):
     curve = OnePassEvaluation.curves[0]
     lines = {
-        f"tracker_{k}": Line(curve.thresholds, np.linspace(1 - k / 40, 0, 21), 0.5 - k / 100)
+        f"tracker_{k}": Line(curve.thresholds, np.linspace(1 - k / 40, 0, 21), 0.5 - k / 100, k)
         for k in range(count)
     }
     png, pdf = write_figure(curve_figure(curve, lines, "Success on LaSOT (280 videos)"), tmp_path / "plot")
@@ -123,10 +126,11 @@ def test_curves_are_drawn_for_one_tracker_and_for_many(tmp_path, count):
             {"a": [0.5, 0.7, 0.2], "b": [0.4, math.nan, 0.3]},
             "t",
             "AUC",
+            NUMBERS,
         ),
-        accuracy_robustness({"a": (0.9, 0.6), "b": (0.2, 0.5)}, "t"),
-        ranked_bars({"a": 0.4, "b": 0.3}, "t", "EAO", {"a": (0.35, 0.45)}),
-        speed_accuracy({"a": (120.0, 0.6), "b": (4.0, 0.7)}, "t", "AUC"),
+        accuracy_robustness({"a": (0.9, 0.6), "b": (0.2, 0.5)}, "t", NUMBERS),
+        ranked_bars({"a": 0.4, "b": 0.3}, "t", "EAO", {"a": (0.35, 0.45)}, NUMBERS),
+        speed_accuracy({"a": (120.0, 0.6), "b": (4.0, 0.7)}, "t", "AUC", NUMBERS),
     ],
     ids=["radar", "ar", "bars", "speed"],
 )
