@@ -17,7 +17,6 @@ from pysot_toolkit.visualization.charts import accuracy_robustness, radar, ranke
 from pysot_toolkit.visualization.plots import Line, curve_figure
 from pysot_toolkit.visualization.style import png_bytes, write_figure
 
-
 NUMBERS = {"a": 0, "b": 1}
 
 
