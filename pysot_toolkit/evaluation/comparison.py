@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from config.errors import UserError, nearest
+from config.files import write_json
 from pysot_toolkit.evaluation.protocol import Column, Protocol, Scores
 from pysot_toolkit.evaluation.report import Report
 
@@ -138,6 +140,55 @@ def spreads(report: Report, protocol: Protocol) -> list[Spread]:
         elif numbered and overall is not None:
             groups.setdefault(numbered[1], []).append(overall)
     return [_spread(protocol, name, runs) for name, runs in groups.items() if len(runs) > 1]
+
+
+def write_comparison(report: Report, folder: Path, against: str | None = None, runs: bool = False) -> Path:
+    """Write ``comparison.json`` into ``folder``: per protocol the interval of every score, the differences from
+    ``against`` and the spread of runs where asked for; returns its path.
+    """
+    differences = compare(report, against) if against else {}
+    table = {}
+    for protocol in report.protocols:
+        entry: dict[str, Any] = {
+            "intervals": {
+                name: {
+                    key: _plain(interval) for key, interval in intervals(protocol, scores.sequences).items()
+                }
+                for name, scores in report.scores[protocol.name].items()
+            }
+        }
+        if against:
+            entry["against"] = against
+            entry["differences"] = [
+                {
+                    **item._asdict(),
+                    "column": item.column.key,
+                    "difference": _plain(item.difference),
+                    "clear": item.clear,
+                }
+                for item in differences[protocol.name]
+            ]
+        if runs:
+            entry["runs"] = [
+                {
+                    **spread._asdict(),
+                    "mean": _known(spread.mean),
+                    "deviation": _known(spread.deviation),
+                }
+                for spread in spreads(report, protocol)
+            ]
+        table[protocol.name] = entry
+    path = folder / "comparison.json"
+    write_json(path, {"draws": DRAWS, "protocols": table}, indent=True)
+    return path
+
+
+def _plain(interval: Interval) -> list[float | None]:
+    return [None if np.isnan(number) else float(number) for number in interval]
+
+
+def _known(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: None if np.isnan(number) else number for key, number in numbers.items()}
 
 
 def _differences(

@@ -81,11 +81,19 @@ class Report:
                 return overall.values[key] if overall else math.nan
         raise UserError(f"{self.dataset} has no score '{key}'")
 
-    def usable(self, tracker: str) -> int:
-        """Sequences of which the tracker has a result that can be read."""
-        return self.total - len(
-            {fault.sequence for fault in self.faults[tracker] if fault.kind in ("missing", "broken")}
+    def usable(self, tracker: str, protocol: Protocol | None = None) -> int:
+        """Sequences of which the tracker has a result that can be read, and that ``protocol`` does not refuse."""
+        unread = {fault.sequence for fault in self.faults[tracker] if fault.kind in ("missing", "broken")}
+        refused = (
+            {
+                fault.sequence
+                for fault in self.faults[tracker]
+                if fault.kind == "refused" and fault.detail.startswith(f"{protocol.name}: ")
+            }
+            if protocol
+            else set()
         )
+        return self.total - len(unread | refused)
 
     def write(self, folder: Path) -> list[Path]:
         """Write ``report.json`` and per protocol ``{protocol}_overall.csv``, ``_attributes.csv`` (where there
@@ -141,7 +149,13 @@ class Report:
         yield ["tracker", *(column.key for column in protocol.columns), "videos", "of", "faults"]
         for name in self.ranking(protocol):
             overall = self.scores[protocol.name][name].overall
-            yield [name, *_cells(protocol, overall), self.usable(name), self.total, len(self.faults[name])]
+            yield [
+                name,
+                *_cells(protocol, overall),
+                self.usable(name, protocol),
+                self.total,
+                len(self.faults[name]),
+            ]
 
     def _attribute_rows(self, protocol: Protocol) -> Iterable[list[Any]]:
         yield ["tracker", "attribute", *(column.key for column in protocol.columns), "videos"]

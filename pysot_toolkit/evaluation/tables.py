@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from config.console import paint, say, warn
+from pysot_toolkit.evaluation.comparison import Interval, compare, intervals, spreads, video_gaps
 from pysot_toolkit.evaluation.protocol import Column, Protocol, Scores
 from pysot_toolkit.evaluation.report import Report
 from pysot_toolkit.evaluation.results import Fault
 
+_GAPS = 5  # videos at each end of a table of gaps
 _NAMED = 8  # faults of a kind that are named per tracker; all are in the JSON and CSV files
 
 _MEANING = {
@@ -26,8 +29,22 @@ _MEANING = {
 }
 
 
-def show(report: Report, per_video: bool = False) -> None:
+class Table(NamedTuple):
+    """What is shown on the terminal and on the page of a report."""
+
+    title: str
+    headers: list[str]
+    rows: list[list[str]]
+
+    def text(self) -> str:
+        """For the terminal."""
+        return _table(self.headers, self.rows)
+
+
+def show(report: Report, per_video: bool = False, against: str | None = None, runs: bool = False) -> None:
     """Print the overall and per-attribute tables, per video too if asked, and everything that was wrong.
+
+    With ``against``, also how every tracker differs from that one; with ``runs``, the spread of several runs.
 
     The best of a column is marked ``*`` (green on a terminal), an incomplete tracker ``!``.
     """
@@ -45,6 +62,14 @@ def show(report: Report, per_video: bool = False) -> None:
                 say("")
                 say(f"{column.title} by video", "title")
                 say(video_table(report, protocol, column))
+    further = [
+        *(run_tables(report) if runs else []),
+        *(comparison_tables(report, against) if against else []),
+    ]
+    for table in further:
+        say("")
+        say(table.title, "title")
+        say(table.text())
     for name in report.trackers:
         for line in fault_lines(report.faults[name]):
             warn(f"{name}: {line}")
@@ -54,15 +79,20 @@ def overall_table(report: Report, protocol: Protocol) -> str:
     """One row per tracker, the best first; the mark goes to trackers with results for all videos."""
     names = report.ranking(protocol)
     scores = [report.scores[protocol.name][name].overall for name in names]
-    complete = [report.usable(name) == report.total for name in names]
+    complete = [report.usable(name, protocol) == report.total for name in names]
     columns = [
         _best_marked([_value(score, column) for score in scores], column, complete)
         for column in protocol.columns
     ]
-    videos = [_videos(report, name) for name in names]
+    videos = [_videos(report, protocol, name) for name in names]
     shown = [i for i, column in enumerate(columns) if any(cell != "-" for cell in column)]
-    rows = [[name, *(columns[i][row] for i in shown), videos[row]] for row, name in enumerate(names)]
-    return _table(["tracker", *(protocol.columns[i].title for i in shown), "videos"], rows)
+    titles = [protocol.columns[i].title for i in shown]
+    cells = [columns[i] for i in shown]
+    if report.total > 1:
+        titles.insert(1, "95 % interval")
+        cells.insert(1, [_span(protocol, report.scores[protocol.name][name].sequences) for name in names])
+    rows = [[name, *(column[row] for column in cells), videos[row]] for row, name in enumerate(names)]
+    return _table(["tracker", *titles, "videos"], rows)
 
 
 def attribute_table(report: Report, protocol: Protocol) -> str:
@@ -101,10 +131,105 @@ def fault_lines(faults: Sequence[Fault]) -> list[str]:
     return lines
 
 
-def _videos(report: Report, name: str) -> str:
-    """``280``, or ``! 279/280`` where a result is missing or damaged."""
-    usable = report.usable(name)
-    damaged = any(fault.kind != "times" for fault in report.faults[name])
+def comparison_tables(report: Report, against: str) -> list[Table]:
+    """Per protocol: the difference of every tracker from ``against`` with its 95 % interval, and for the best of
+    the others the videos with the largest gaps.
+
+    Raises:
+        UserError: no tracker ``against``.
+    """
+    tables = []
+    for name, differences in compare(report, against).items():
+        protocol = next(protocol for protocol in report.protocols if protocol.name == name)
+        rows = [
+            [
+                item.tracker,
+                item.column.title,
+                f"{item.difference.value:+.{item.column.digits}f}",
+                _bounds(item.difference, item.column, signed=True),
+                "yes" if item.clear else "no",
+                f"{item.better}",
+                f"{item.worse}",
+                f"{item.videos}",
+            ]
+            for item in differences
+        ]
+        if not rows:
+            continue
+        headers = [
+            "tracker",
+            "score",
+            "difference",
+            "95 % interval",
+            "clear",
+            "better on",
+            "worse on",
+            "videos",
+        ]
+        tables.append(
+            Table(f"{protocol.name}: difference from {against} (paired over videos)", headers, rows)
+        )
+        tables.append(_gap_table(report, protocol, differences[0].tracker, against))
+    return tables
+
+
+def run_tables(report: Report) -> list[Table]:
+    """Per protocol: mean and spread of the trackers with several runs; nothing where there are none."""
+    tables = []
+    for protocol in report.protocols:
+        rows = []
+        for spread in spreads(report, protocol):
+            cells = [
+                "-"
+                if math.isnan(spread.mean[column.key])
+                else f"{spread.mean[column.key]:.{column.digits}f} ± {spread.deviation[column.key]:.{column.digits}f}"
+                for column in protocol.columns
+            ]
+            rows.append([spread.name, f"{spread.runs}", *cells])
+        if rows:
+            headers = ["tracker", "runs", *(column.title for column in protocol.columns)]
+            tables.append(Table(f"{protocol.name}: mean and standard deviation over runs", headers, rows))
+    return tables
+
+
+def _gap_table(report: Report, protocol: Protocol, tracker: str, against: str) -> Table:
+    column = protocol.columns[0]
+    scores = report.scores[protocol.name]
+    gaps = video_gaps(protocol, scores[tracker].sequences, scores[against].sequences)
+    chosen = gaps if len(gaps) <= 2 * _GAPS else [*gaps[:_GAPS], *gaps[-_GAPS:]]
+    digits = column.digits
+    rows = [
+        [
+            gap.video,
+            f"{gap.value:.{digits}f}",
+            f"{gap.against:.{digits}f}",
+            f"{gap.value - gap.against:+.{digits}f}",
+        ]
+        for gap in chosen
+    ]
+    title = f"{protocol.name}: videos with the largest gaps in {column.title}"
+    return Table(title, ["video", tracker, against, "difference"], rows)
+
+
+def _span(protocol: Protocol, sequences: Mapping[str, Scores]) -> str:
+    column = protocol.columns[0]
+    found = intervals(protocol, sequences)
+    return _bounds(found[column.key], column) if found else "-"
+
+
+def _bounds(interval: Interval, column: Column, signed: bool = False) -> str:
+    if math.isnan(interval.low):
+        return "-"
+    sign = "+" if signed else ""
+    return f"{interval.low:{sign}.{column.digits}f} .. {interval.high:{sign}.{column.digits}f}"
+
+
+def _videos(report: Report, protocol: Protocol, name: str) -> str:
+    """``280``, or ``! 279/280`` where a result is missing, damaged or refused."""
+    usable = report.usable(name, protocol)
+    damaged = usable < report.total or any(
+        fault.kind not in ("times", "refused") for fault in report.faults[name]
+    )
     text = str(usable) if usable == report.total else f"{usable}/{report.total}"
     return f"! {text}" if damaged else text
 
