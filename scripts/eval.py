@@ -61,6 +61,7 @@ def main() -> None:
         allow_missing=options.allow_missing,
         keep_overlaps=options.vis,
         each_run=options.runs,
+        against=options.against,
     )
     show(report, options.show_video_level, options.against, options.runs)
     folder = var_dir(settings, "reports", options.dataset, options.tracker_prefix or "all")

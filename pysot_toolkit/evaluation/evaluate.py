@@ -41,6 +41,7 @@ def evaluate(
     allow_missing: bool = False,
     keep_overlaps: bool = False,
     each_run: bool = False,
+    against: str | None = None,
 ) -> Report:
     """Score trackers on a benchmark.
 
@@ -56,6 +57,7 @@ def evaluate(
         allow_missing: go on with what is missing or broken, averaging over what exists.
         keep_overlaps: fill ``Report.overlaps``.
         each_run: fill ``Report.repetitions``.
+        against: a tracker that is scored too, whatever ``prefix`` says, to compare the others with.
 
     Raises:
         UserError: unknown benchmark or protocol, no results, no such tracker, ground truth that is not
@@ -64,6 +66,8 @@ def evaluate(
     benchmark = open_benchmark(dataset, settings)
     folder = (results if results is not None else var_dir(settings, "results")) / dataset
     names = find_trackers(folder, prefix, trackers)
+    if against is not None and against not in names:
+        names += find_trackers(folder, names=[against])
     chosen = choose_protocols(benchmark, protocols)
     jobs = list(_jobs(benchmark, chosen, folder))
     sequences: dict[str, dict[str, dict[str, Scores]]] = {

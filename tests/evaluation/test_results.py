@@ -91,6 +91,7 @@ def bench(tmp_path):
 
 def report_of(bench: Path, **more):
     settings = load_settings(["paths.test.OTB100", str(bench / "OTB100"), "paths.var", str(bench / "var")])
+    more = {"protocols": ("pysot-ope",), "allow_missing": True, **more}
     return evaluate(settings, "OTB100", results=bench / "results", **more)
 
 
@@ -146,7 +147,10 @@ def test_each_damage_is_counted_named_and_never_averaged_away(bench, capsys):
         ("1,2,3,4\n" * 7 + "1,2,three,4\n", "broken", "line 8"),
         ("", "broken", "empty"),
         ("1,2,3,4\n" * 11, "long", "11 lines for 8 frames"),
-        ("nan,nan,nan,nan\n" * 5, "short", "5 lines for 8 frames"),
+        ("1,2,3,4\n" * 5, "short", "5 lines for 8 frames"),
+        ("1,2,3,4\n" * 6 + "nan,nan,nan,nan\n" * 2, "nan", "line 7 and 1 more"),
+        ("1,2,3,4\n" * 6 + "1,2,-3,4\n1,2,3,4\n", "negative", "line 7"),
+        ("1,2,3,4\n" * 3 + "1 2 3 4 5\n" * 5, "broken", "line 4"),
     ],
 )
 def test_damaged_files(tmp_path, text, kind, detail):
@@ -163,6 +167,52 @@ def test_nan_predictions_are_misses(bench):
     scores = report_of(bench).scores["pysot-ope"]["run_a"].sequences["video-1"]
     assert scores.values["auc"] == pytest.approx(20 / 21 / 2, abs=1e-12)
     assert scores.values["precision"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "video-2.txt").unlink(), "video-2: missing: "),
+        (lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 3), "3 lines for 8 frames"),
+        (lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 9), "9 lines for 8 frames"),
+        (
+            lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 7 + "1,2,nan,4\n"),
+            "nan: .*line 8",
+        ),
+        (lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 7 + "1,2,3,-4\n"), "line 8"),
+        (
+            lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 7 + "1,2,x,4\n"),
+            "line 8: '1,2,x,4'",
+        ),
+        (
+            lambda folder: (folder / "video-2.txt").write_text("1,2,3,4\n" * 7 + "1;2:3;4\n"),
+            "line 8: '1;2:3;4'",
+        ),
+        (
+            lambda folder: [path.rename(folder / f"other-{path.name}") for path in [*folder.iterdir()]],
+            "'other-video-1.txt' and the like are results of another benchmark",
+        ),
+    ],
+    ids=["missing", "short", "long", "nan", "negative", "text", "separators", "another benchmark"],
+)
+def test_faulty_results_are_refused_by_name_unless_allowed(bench, damage, message):
+    damage(bench / "results" / "OTB100" / "run_a")
+    done = run_eval(bench, "-t", "run_")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert not (bench / "var" / "reports").exists()
+    *named, last = done.stderr.splitlines()
+    assert any(re.search(message, line) and "run_a" in line for line in named)
+    assert "--allow-missing" in last and last.startswith("error: ")
+    allowed = run_eval(bench, "-t", "run_", "--allow-missing")
+    assert allowed.returncode == 0 and "! " in allowed.stdout
+
+
+def run_eval(bench: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / "eval.py"), "-d", "OTB100"]
+    command += ["-p", str(bench / "results"), "--set", "paths.test.OTB100", str(bench / "OTB100")]
+    return subprocess.run(
+        [*command, "--set", "paths.var", str(bench / "var"), *options], capture_output=True, text=True
+    )
 
 
 def test_layouts_of_other_toolkits(tmp_path):
@@ -206,28 +256,25 @@ def test_first_boxes_alone_cannot_be_scored(bench):
 
 def test_processes_agree_and_the_verb_draws(bench):
     """The command line with two processes gives the numbers of one, and every file it names exists."""
-    command = [
-        sys.executable,
-        str(ROOT / "scripts" / "eval.py"),
-        "-d",
-        "OTB100",
-        "-p",
-        str(bench / "results"),
-    ]
-    command += ["-t", "run_", "-n", "2", "--vis", "--set", "paths.test.OTB100", str(bench / "OTB100")]
-    done = subprocess.run(
-        [*command, "--set", "paths.var", str(bench / "var")], capture_output=True, text=True
-    )
+    done = run_eval(bench, "-t", "run_", "-n", "2", "--vis", "--protocol", "pysot-ope", "--against", "run_b")
     assert done.returncode == 0, done.stderr
     folder = bench / "var" / "reports" / "OTB100" / "run_"
     assert {path.name for path in folder.iterdir()} == {
         "report.json",
+        "comparison.json",
         *(f"pysot-ope_{kind}.csv" for kind in ("overall", "attributes", "videos")),
-        *(f"pysot-ope_{curve}.png" for curve in ("success", "precision", "norm_precision")),
+        *(
+            f"pysot-ope_{curve}.{kind}"
+            for curve in ("success", "precision", "norm_precision")
+            for kind in ("png", "pdf")
+        ),
     }
     assert json.loads((folder / "report.json").read_text()) == json.loads(
         json.dumps(report_of(bench, prefix="run_").plain())
     )
+    plain = json.loads((folder / "comparison.json").read_text())["protocols"]["pysot-ope"]
+    assert plain["against"] == "run_b" and plain["differences"][0]["tracker"] == "run_a"
+    assert plain["differences"][0]["better"] == 3 and "difference from run_b" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -237,6 +284,9 @@ def test_processes_agree_and_the_verb_draws(bench):
         (["-d", "OTB100", "-p", "/nowhere"], "no results there"),
         (["-d", "OTB100", "-t", "rum"], "no tracker whose name starts with 'rum'"),
         (["-d", "OTB100", "-n", "0"], "at least one process"),
+        (["-d", "OTB100", "--against", "rum_a"], "no tracker 'rum_a': did you mean 'run_a'"),
+        (["-d", "OTB100", "--protocol", "pysot"], "unknown protocol 'pysot'"),
+        (["-d", "OTB100", "--protocol", "got10k"], "--protocol got10k: cannot score OTB100"),
         ([], "required"),
     ],
 )
