@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from config.errors import UserError, nearest
+from config.files import read_bytes
 from config.registry import Registry
 
 BENCHMARKS = Registry("benchmark", "pysot_toolkit.datasets")
@@ -62,13 +63,19 @@ class Sequence:
 
     @functools.cached_property
     def frames(self) -> list[str]:
-        """Image paths in order; ``UserError`` where their number does not fit the annotation."""
+        """Image paths in order.
+
+        Raises:
+            UserError: no images, or more or fewer than the annotation has frames.
+        """
         frames = self._read_frames()
         annotated = len(self.ground_truth)
         fits = len(frames) >= annotated if self.extra_frames or annotated == 1 else len(frames) == annotated
         if not fits:
+            where = os.path.dirname(frames[0]) if frames else "its list of images"
             raise UserError(
-                f"sequence '{self.name}': {len(frames)} images but {annotated} annotated frames; restore the missing files"
+                f"sequence '{self.name}': {len(frames)} images but {annotated} annotated frames ({where});"
+                " restore the images and the ground truth of this sequence"
             )
         return frames
 
@@ -120,6 +127,9 @@ class BenchmarkFormat(ABC):
     # How results lie in a tracker's folder: "boxes" {sequence}.txt; "repeated" {sequence}/{sequence}_001.txt;
     # "vot" baseline/{sequence}/{sequence}_001.txt; "votlt" longterm/...; "masks" {sequence}/00000.png.
     results: str = "boxes"
+    nan_is_absent = (
+        False  # rows of NaN mean that the target is not there (UAV123, VOT2018-LT); else they are damage
+    )
 
     @abstractmethod
     def read_folder(self, root: Path) -> list[Sequence]:
@@ -170,6 +180,22 @@ class Benchmark:
         return dict(sorted(table.items()))
 
 
+def listed_folders(path: Path) -> list[Path]:
+    """The folders that a text file names, one per line, all of them beside the file.
+
+    Raises:
+        UserError: unreadable, or one of the folders is missing.
+    """
+    names = read_bytes(path, "list of sequences").decode("utf-8", "replace").split()
+    folders = [path.parent / name for name in names]
+    missing = [folder for folder in folders if not folder.is_dir()]
+    if missing:
+        raise UserError(
+            f"{path}: lists '{missing[0].name}' ({len(missing)} in all), which is not beside it; restore it"
+        )
+    return folders
+
+
 def list_folders(folder: Path) -> list[Path]:
     """The folders in ``folder``, sorted by name."""
     return sorted(
@@ -177,16 +203,27 @@ def list_folders(folder: Path) -> list[Path]:
     )
 
 
-def list_images(folder: Path) -> list[str]:
+def list_images(folder: Path, span: tuple[int, int] | None = None) -> list[str]:
     """Paths of the images in ``folder``, by frame number where names are numbers, else by name.
 
+    Args:
+        folder: of one video.
+        span: only the images with these frame numbers, first and last included.
+
     Raises:
-        UserError: no such folder, or no images in it.
+        UserError: no such folder, or no such images in it.
     """
     names = [entry.name for entry in _entries(folder) if entry.name.lower().endswith(_IMAGES)]
     if not names:
         raise UserError(f"{folder}: holds no images; restore the folder")
     numbered = all(os.path.splitext(name)[0].isdecimal() for name in names)
+    if span is not None:
+        names = [name for name in names if numbered and span[0] <= frame_number(name) <= span[1]]
+        if not names:
+            raise UserError(
+                f"{folder}: holds no images numbered {span[0]} to {span[1]}, which are the benchmark's part of"
+                " this video; restore the folder"
+            )
     names.sort(key=frame_number if numbered else None)
     return [f"{folder}/{name}" for name in names]
 

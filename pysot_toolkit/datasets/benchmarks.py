@@ -14,6 +14,8 @@ from pysot_toolkit.datasets.seq_file import read_seq_file
 class SeqFileOnly(BenchmarkFormat):
     """A benchmark that is known by its pysot JSON file alone."""
 
+    nan_is_absent = True  # nobody has said that it is not
+
     def read_folder(self, root: Path) -> list[Sequence]:
         return []
 

@@ -8,9 +8,15 @@ import re
 from pathlib import Path
 
 from config.errors import UserError
-from config.files import read_bytes
-from pysot_toolkit.datasets.base import BENCHMARKS, Annotation, BenchmarkFormat, Sequence, list_images
-from pysot_toolkit.datasets.text import read_table
+from pysot_toolkit.datasets.base import (
+    BENCHMARKS,
+    Annotation,
+    BenchmarkFormat,
+    Sequence,
+    list_images,
+    listed_folders,
+)
+from pysot_toolkit.datasets.text import read_boxes, read_table
 
 
 @BENCHMARKS.register("GOT-10k")
@@ -23,24 +29,22 @@ class GOT10k(BenchmarkFormat):
 
     protocols = ("got10k",)
     results = "repeated"
+    splits: tuple[str, ...] = ("", "val", "test")  # where list.txt is looked for, below the folder
 
     def read_folder(self, root: Path) -> list[Sequence]:
-        split = next(
-            (folder for folder in (root, root / "val", root / "test") if (folder / "list.txt").exists()), None
-        )
+        places = [root / split for split in self.splits]
+        split = next((place for place in places if (place / "list.txt").exists()), None)
         if split is None:
-            raise UserError(
-                f"{root}: has no list.txt, val/list.txt or test/list.txt; give GOT-10k's folder or that of a split"
-            )
-        names = read_bytes(split / "list.txt", "list of sequences").decode("utf-8", "replace").split()
+            wanted = ", ".join(f"{name}/list.txt".lstrip("/") for name in self.splits)
+            raise UserError(f"{root}: has none of {wanted}; give GOT-10k's folder or that of a split")
         return [
             Sequence(
-                name,
-                frames=functools.partial(list_images, split / name),
-                annotation=functools.partial(_annotation, split / name),
-                size=functools.partial(_stated_size, split / name),
+                folder.name,
+                frames=functools.partial(list_images, folder),
+                annotation=functools.partial(_annotation, folder),
+                size=functools.partial(_stated_size, folder),
             )
-            for name in names
+            for folder in listed_folders(split / "list.txt")
         ]
 
     def complete(self, root: Path, name: str, annotation: Annotation) -> Annotation:
@@ -52,13 +56,30 @@ class GOT10k(BenchmarkFormat):
         return _stated_size(folder) if folder else None
 
 
+@BENCHMARKS.register("GOT-10k_val")
+class GOT10kVal(GOT10k):
+    """``val/list.txt`` and ``val/{name}/``; or the folder ``val`` itself."""
+
+    splits = ("val", "")
+
+
+@BENCHMARKS.register("GOT-10k_test")
+class GOT10kTest(GOT10k):
+    """``test/list.txt`` and ``test/{name}/`` with ``*.jpg`` and ``groundtruth.txt``; or the folder ``test`` itself.
+
+    The server alone knows more than the first box.
+    """
+
+    splits = ("test", "")
+
+
 def _folder(root: Path, name: str) -> Path | None:
     places = (root / "val" / name, root / name, root / "test" / name)
     return next((place for place in places if (place / "cover.label").exists()), None)
 
 
 def _annotation(folder: Path) -> Annotation:
-    bbox = read_table(folder / "groundtruth.txt", 4)
+    bbox = read_boxes(folder / "groundtruth.txt")
     return Annotation(bbox, cover=_cover(folder, len(bbox)) if (folder / "cover.label").exists() else None)
 
 

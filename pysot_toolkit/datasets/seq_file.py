@@ -13,6 +13,7 @@ import orjson
 from config.errors import UserError
 from config.files import read_bytes
 from pysot_toolkit.datasets.base import Annotation, BenchmarkFormat, Sequence
+from pysot_toolkit.datasets.text import unusable_rows
 from pysot_toolkit.datasets.vot import VOT_TAGS, polygon_to_rectangle
 
 _NAN = re.compile(rb"(?<=[\[,:\s])NaN(?=[\],}\s])")
@@ -72,6 +73,12 @@ def _annotation(
         raise UserError(
             f"{path}: sequence '{name}': 'gt_rect' needs rows of 4 or 8 numbers; restore the file"
         )
+    wrong = unusable_rows(rows, layout.nan_is_absent)
+    if len(wrong):
+        raise UserError(
+            f"{path}: sequence '{name}': row {wrong[0] + 1} of 'gt_rect' holds a number that is not finite;"
+            " restore the file"
+        )
     if present is not None and present.shape != (len(rows),):
         raise UserError(
             f"{path}: sequence '{name}': {present.size} values in 'absent' for {len(rows)} boxes; restore the file"
@@ -84,11 +91,16 @@ def _annotation(
 
 
 def _tags(path: Path, name: str, entry: dict[str, Any], frames: int) -> dict[str, np.ndarray] | None:
-    """VOT's per-frame tags; None where the file has none."""
-    tags = {tag: np.array(entry[tag]) for tag in VOT_TAGS if tag in entry}
+    """VOT's per-frame tags; None where the file has none.
+
+    The published files have an empty list where the challenge has no file of that tag: no frame carries it.
+    """
+    if not any(tag in entry for tag in VOT_TAGS):
+        return None
+    tags = {tag: np.array(entry.get(tag) or [0] * frames) for tag in VOT_TAGS}
     for tag, values in tags.items():
         if values.shape != (frames,):
             raise UserError(
                 f"{path}: sequence '{name}': {values.size} values in '{tag}' for {frames} boxes; restore the file"
             )
-    return tags or None
+    return tags

@@ -60,6 +60,32 @@ def _parse_lines(data: bytes) -> np.ndarray:
     return np.array(rows, np.float64)
 
 
+def read_boxes(path: Path, columns: int | None = 4, nan_is_absent: bool = False) -> np.ndarray:
+    """The ground truth in a file of the benchmark: boxes, or polygons of ``columns`` numbers, a row per frame.
+
+    Raises:
+        UserError: as ``read_table``; a number that is not finite, NaN excepted where ``nan_is_absent``.
+    """
+    return finite_rows(path, read_table(path, columns), nan_is_absent)
+
+
+def finite_rows(path: Path, rows: np.ndarray, nan_is_absent: bool = False) -> np.ndarray:
+    """The same ``rows``, the lines of ``path``, none of which may be unusable as a ground truth.
+
+    Raises:
+        UserError: naming the line that is.
+    """
+    wrong = unusable_rows(rows, nan_is_absent)
+    if len(wrong):
+        raise UserError(f"{path}: line {wrong[0] + 1}: holds a number that is not finite; restore the file")
+    return rows
+
+
+def unusable_rows(rows: np.ndarray, nan_is_absent: bool) -> np.ndarray:
+    """Which rows of ``[N, K]`` cannot be a ground truth: infinite, or NaN where that has no meaning."""
+    return np.flatnonzero((np.isinf(rows) if nan_is_absent else ~np.isfinite(rows)).any(axis=1))
+
+
 def read_table(path: Path, columns: int | None = None) -> np.ndarray:
     """The table in a file of the benchmark, float64 ``[rows, columns]``.
 

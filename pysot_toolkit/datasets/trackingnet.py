@@ -7,7 +7,7 @@ from pathlib import Path
 
 from config.errors import UserError
 from pysot_toolkit.datasets.base import BENCHMARKS, Annotation, BenchmarkFormat, Sequence, list_images
-from pysot_toolkit.datasets.text import read_table
+from pysot_toolkit.datasets.text import read_boxes
 
 
 @BENCHMARKS.register("TrackingNet")
@@ -36,4 +36,4 @@ class TrackingNet(BenchmarkFormat):
 
 
 def _annotation(path: Path) -> Annotation:
-    return Annotation(read_table(path, 4))
+    return Annotation(read_boxes(path))

@@ -13,15 +13,22 @@ import numpy as np
 
 from config.errors import UserError
 from config.files import read_bytes
-from pysot_toolkit.datasets.base import BENCHMARKS, Annotation, BenchmarkFormat, Sequence, list_images
-from pysot_toolkit.datasets.text import read_table
+from pysot_toolkit.datasets.base import (
+    BENCHMARKS,
+    Annotation,
+    BenchmarkFormat,
+    Sequence,
+    list_images,
+    listed_folders,
+)
+from pysot_toolkit.datasets.text import read_boxes, read_table
 
-# Tags of single frames, {tag}.tag in a sequence's folder, in the order that pysot's toolkit lists them.
+# Tags of single frames in the order that pysot's toolkit lists them.
 VOT_TAGS = ("camera_motion", "illum_change", "motion_change", "size_change", "occlusion")
 
 
 class ShortTerm(BenchmarkFormat):
-    """``list.txt``, ``{name}/groundtruth.txt`` with polygons, ``{name}/color/*.jpg``; or in ``sequences/``."""
+    """One year's short-term challenge, with resets."""
 
     results = "vot"
 
@@ -31,38 +38,42 @@ class ShortTerm(BenchmarkFormat):
 
 @BENCHMARKS.register("VOT2016")
 class VOT2016(ShortTerm):
-    """``list.txt``, ``{name}/groundtruth.txt`` with polygons, ``{name}/*.jpg``; or in ``sequences/``."""
+    """``list.txt`` and ``{name}/`` with ``groundtruth.txt`` (polygons), ``*.jpg``, ``{tag}.label``."""
 
     protocols = ("pysot-vot2016", "vot2016")
 
 
 @BENCHMARKS.register("VOT2017")
 class VOT2017(ShortTerm):
-    """As VOT2016."""
+    """``list.txt`` and ``{name}/`` with ``groundtruth.txt`` (polygons), ``*.jpg`` or ``color/*.jpg``, ``{tag}.tag``."""
 
     protocols = ("pysot-vot2017", "vot2017")
 
 
 @BENCHMARKS.register("VOT2018")
 class VOT2018(ShortTerm):
-    """``list.txt``, ``{name}/groundtruth.txt`` with polygons, ``{name}/color/*.jpg``; or in ``sequences/``."""
+    """``list.txt`` and ``{name}/`` with ``groundtruth.txt`` (polygons), ``color/*.jpg``, ``{tag}.tag``.
+
+    The sequences are those of VOT2017.
+    """
 
     protocols = ("pysot-vot2018", "vot2018")
 
 
 @BENCHMARKS.register("VOT2019")
 class VOT2019(ShortTerm):
-    """As VOT2018."""
+    """``list.txt`` and ``{name}/`` with ``groundtruth.txt`` (polygons), ``color/*.jpg``, ``{tag}.tag``."""
 
     protocols = ("pysot-vot2019", "vot2019")
 
 
 @BENCHMARKS.register("VOT2018-LT")
 class VOT2018LongTerm(BenchmarkFormat):
-    """As VOT2018, with rectangles; rows of NaN where the target is absent."""
+    """``list.txt`` and ``{name}/`` with ``groundtruth.txt`` (boxes, NaN where the target is absent), ``color/*.jpg``."""
 
     protocols = ("pysot-votlt", "votlt")
     results = "votlt"
+    nan_is_absent = True
 
     def read_folder(self, root: Path) -> list[Sequence]:
         return _sequences(root, _long_term)
@@ -74,18 +85,13 @@ def _sequences(root: Path, annotation) -> list[Sequence]:
     listed = next((place for place in places if place.is_file()), None)
     if listed is None:
         raise UserError(f"{places[0]}: is missing; restore the benchmark's list of sequences")
-    names = read_bytes(listed, "list of sequences").decode("utf-8", "replace").split()
-    folders = [listed.parent / name for name in names]
-    missing = next((folder for folder in folders if not folder.is_dir()), None)
-    if missing is not None:
-        raise UserError(f"{listed}: lists '{missing.name}', which is not beside it; restore {missing}")
     return [
         Sequence(
             folder.name,
             frames=functools.partial(_frames, folder),
             annotation=functools.partial(annotation, folder),
         )
-        for folder in folders
+        for folder in listed_folders(listed)
     ]
 
 
@@ -96,32 +102,42 @@ def _frames(folder: Path) -> list[str]:
     path = folder / "sequence"
     if path.is_file():
         text = read_bytes(path, "description of a sequence").decode("utf-8", "replace")
-        found = re.search(r"^channels\.color\s*=\s*(.+?)\s*$", text, re.MULTILINE)
+        found = re.search(r"^channels\.color *= *(.+?)\s*$", text, re.MULTILINE)
         if found:
-            return list_images((folder / found[1]).parent)
+            images = folder / found[1].replace("\\", "/")
+            return list_images(images.parent if images.suffix else images)
     return list_images(folder / "color" if (folder / "color").is_dir() else folder)
 
 
 def _short_term(folder: Path) -> Annotation:
     path = folder / "groundtruth.txt"
-    rows = read_table(path)
+    rows = read_boxes(path, None)
+    tags = _tags(folder, len(rows))
     if rows.shape[1] == 4:
-        return Annotation(rows, tags=_tags(folder, len(rows)))
-    polygon = read_table(path, 8)
-    return Annotation(polygon_to_rectangle(polygon), polygon=polygon, tags=_tags(folder, len(polygon)))
+        return Annotation(rows, tags=tags)
+    if rows.shape[1] != 8:
+        raise UserError(
+            f"{path}: {rows.shape[1]} columns, 8 for polygons or 4 for boxes are needed; restore the file"
+        )
+    return Annotation(polygon_to_rectangle(rows), polygon=rows, tags=tags)
 
 
 def _long_term(folder: Path) -> Annotation:
-    return Annotation(read_table(folder / "groundtruth.txt", 4))
+    return Annotation(read_boxes(folder / "groundtruth.txt", nan_is_absent=True))
 
 
 def _tags(folder: Path, frames: int) -> dict[str, np.ndarray]:
-    """Frames that a file does not reach, or all of a tag without one, do not carry the tag."""
+    """``{tag}.tag``, or ``{tag}.label`` in VOT2016 and older, with 0 or 1 per line.
+
+    Frames that a file does not reach do not carry the tag, nor does any frame where there is no file (vot-toolkit
+    and the script behind pysot's JSON files alike).
+    """
     tags = {tag: np.zeros(frames, np.int64) for tag in VOT_TAGS}
     for tag, values in tags.items():
-        path = folder / f"{tag}.tag"
-        if path.is_file():
-            stated = read_table(path).reshape(-1)[:frames] != 0
+        places = (folder / f"{tag}.tag", folder / f"{tag}.label")
+        path = next((place for place in places if place.is_file()), None)
+        if path is not None:
+            stated = read_table(path).reshape(-1)[:frames] == 1
             values[: len(stated)] = stated
     return tags
 

@@ -230,6 +230,6 @@ def test_opening_reads_no_image_and_no_annotation(tmp_path, monkeypatch):
     def forbidden(*_):
         raise AssertionError("read too early")
 
-    monkeypatch.setattr("pysot_toolkit.datasets.otb.read_table", forbidden)
+    monkeypatch.setattr("pysot_toolkit.datasets.otb.read_boxes", forbidden)
     monkeypatch.setattr("pysot_toolkit.datasets.otb.list_images", forbidden)
     assert len(opened("OTB100", tmp_path)) == 50
