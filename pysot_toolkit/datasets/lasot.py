@@ -38,6 +38,8 @@ class LaSOT(BenchmarkFormat):
     where none of the published ones is there, all that are.
     """
 
+    protocols = ("pysot-ope", "lasot", "pytracking")
+
     def read_folder(self, root: Path) -> list[Sequence]:
         folders = [_folder(root, name) for name in _test_names(root, self.published())]
         return [

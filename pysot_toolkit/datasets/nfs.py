@@ -26,6 +26,7 @@ class NeedForSpeed(BenchmarkFormat):
     the other (the reader of got10k's toolkit).
     """
 
+    protocols = ("pysot-ope", "pytracking")
     rate = 240
 
     def read_folder(self, root: Path) -> list[Sequence]:

@@ -46,6 +46,7 @@ _LOWER = {"FaceOcc1", "FaceOcc2", "FleetFace"}  # written all in lower case in r
 class OTB100(BenchmarkFormat):
     """``{name}/img/*.jpg`` and ``{name}/groundtruth_rect.txt``, or ``groundtruth_rect.{k}.txt`` per target."""
 
+    protocols = ("pysot-ope", "pytracking")
     members = ""  # the list in specs/otb.json; all videos in the folder if empty
 
     def read_folder(self, root: Path) -> list[Sequence]:

@@ -28,6 +28,8 @@ class TC128(BenchmarkFormat):
     list of sequences), and the ``tpl_`` that pytracking puts before the folders.
     """
 
+    protocols = ("pysot-ope", "pytracking")
+
     def read_folder(self, root: Path) -> list[Sequence]:
         return [
             _sequence(folder, path)

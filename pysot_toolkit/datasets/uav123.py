@@ -41,6 +41,7 @@ _STARTS = {
 class UAV123(BenchmarkFormat):
     """``data_seq/UAV123/{video}/*.jpg`` and ``anno/UAV123/{name}.txt``; long videos are split into parts."""
 
+    protocols = ("pysot-ope", "pytracking")
     version = "UAV123"  # of the folders below anno and data_seq
     every = 1  # frames at 30 per second to one image
     nan_is_absent = True

@@ -100,7 +100,7 @@ def test_a_missing_list_or_folder_is_named(tmp_path, name):
     if video.listed is None:
         return
     video.listed.write_text(f"{video.name}\nelsewhere\n")
-    with pytest.raises(UserError, match="lists 'elsewhere', which is not beside it"):
+    with pytest.raises(UserError, match=r"lists 'elsewhere' \(1 in all\), which is not beside it"):
         opened(name, tmp_path)
     video.listed.write_text("")
     with pytest.raises(UserError, match=f"no sequences of {name}"):
