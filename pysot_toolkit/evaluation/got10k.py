@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from config.errors import UserError
+from pysot_toolkit.evaluation.boxes import intersections
 from pysot_toolkit.evaluation.protocol import (
     FPS,
     PROTOCOLS,
@@ -37,10 +38,7 @@ def clip_to_image(bbox: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
 
 def overlaps(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Intersection over union of matching boxes ``[N, 4]``: ``[N]`` in [0, 1]; 0 where the prediction is NaN."""
-    left_top = np.maximum(truth[:, :2], prediction[:, :2])
-    right_bottom = np.minimum(truth[:, :2] + truth[:, 2:], prediction[:, :2] + prediction[:, 2:])
-    intersection = np.prod(np.maximum(right_bottom - left_top, 0), axis=1)
-    union = np.prod(truth[:, 2:], axis=1) + np.prod(prediction[:, 2:], axis=1) - intersection
+    intersection, union = intersections(truth, prediction)
     return np.nan_to_num(np.clip(intersection / (union + np.finfo(np.float64).eps), 0, 1), nan=0.0)
 
 

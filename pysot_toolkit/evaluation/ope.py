@@ -1,4 +1,4 @@
-"""Protocol ``pysot-ope``: one-pass evaluation as in pysot's toolkit, frame by frame the same numbers.
+"""Protocols ``pysot-ope`` and ``pysot-strict``: one-pass evaluation as in pysot's toolkit, frame by frame.
 
 Success: Wu, Lim, Yang, Object Tracking Benchmark, TPAMI 2015. Normalised precision: Mueller et al.,
 TrackingNet, ECCV 2018. Absence: Fan et al., LaSOT, CVPR 2019. What the toolkit does beyond the
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pysot_toolkit.evaluation.boxes import Points, centres, distances, in_units, intersections
 from pysot_toolkit.evaluation.protocol import (
     FPS,
     PROTOCOLS,
@@ -37,54 +38,30 @@ NORM_PRECISION_THRESHOLDS = np.arange(0, 51) / 100  # of the target size
 
 def overlaps(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Intersection over union of matching boxes ``[N, 4]`` (x, y, w, h): ``[N]`` in [0, 1], NaN where a box is."""
-    # Column by column: numpy is slow on rows of two or four numbers.
-    x, y, w, h = truth.T
-    px, py, pw, ph = prediction.T
-    width = np.maximum(np.minimum(x + w, px + pw) - np.maximum(x, px), 0)
-    height = np.maximum(np.minimum(y + h, py + ph) - np.maximum(y, py), 0)
-    intersection = width * height
+    intersection, union = intersections(truth, prediction)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.clip(intersection / (w * h + pw * ph - intersection), 0, 1)
+        return np.clip(intersection / union, 0, 1)
 
 
 def centre_errors(truth: np.ndarray, prediction: np.ndarray, normalised: bool = False) -> np.ndarray:
     """Distance of the centres of matching boxes ``[N, 4]``: ``[N]`` in px, or in units of the true
     width and height if ``normalised``; NaN where a box is.
     """
-    return _distances(_centres(truth, truth, normalised), _centres(prediction, truth, normalised))
+    true_centres, found = centres(truth), centres(prediction)
+    if normalised:
+        true_centres, found = in_units(true_centres, _sizes(truth)), in_units(found, _sizes(truth))
+    return distances(true_centres, found)
 
 
-def success_curve(truth: np.ndarray, prediction: np.ndarray, total: int) -> np.ndarray:
-    """Share of ``total`` frames whose overlap is above each threshold: ``[21]``.
-
-    A true box without size, or NaN, is a failure.
-    """
-    valid = (truth[:, 2] > 0) & (truth[:, 3] > 0)
-    return share_above(np.where(valid, overlaps(truth, prediction), -1.0), SUCCESS_THRESHOLDS, total)
+def _sizes(truth: np.ndarray) -> Points:
+    """Widths and heights, never 0."""
+    return truth[:, 2] + 1e-16, truth[:, 3] + 1e-16
 
 
-def precision_curve(
-    truth: np.ndarray, prediction: np.ndarray, total: int, normalised: bool = False
-) -> np.ndarray:
-    """Share of ``total`` frames whose centre error is within each threshold: ``[51]``.
-
-    A true centre that is not above 0 in both coordinates, or NaN, is a hit.
-    """
-    centres = _centres(truth, truth, normalised)
-    valid = (centres[0] > 0) & (centres[1] > 0)
-    errors = np.where(valid, _distances(centres, _centres(prediction, truth, normalised)), -1.0)
-    return share_within(errors, NORM_PRECISION_THRESHOLDS if normalised else PRECISION_THRESHOLDS, total)
-
-
-def _distances(a: tuple[np.ndarray, np.ndarray], b: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    return np.sqrt((a[0] - b[0]) ** 2 + (a[1] - b[1]) ** 2)
-
-
-def _centres(bbox: np.ndarray, truth: np.ndarray, normalised: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Centres of boxes in px, or in units of the true width and height."""
-    x, y, w, h = bbox.T
-    unit_x, unit_y = (truth[:, 2] + 1e-16, truth[:, 3] + 1e-16) if normalised else (1.0, 1.0)
-    return (x + (w - 1) / 2) / unit_x, (y + (h - 1) / 2) / unit_y
+def _errors_of_valid(true_centres: Points, found: Points) -> np.ndarray:
+    """Distances ``[N]``; -1, a hit at every threshold, where a true coordinate is not above 0."""
+    valid = (true_centres[0] > 0) & (true_centres[1] > 0)
+    return np.where(valid, distances(true_centres, found), -1.0)
 
 
 @PROTOCOLS.register("pysot-ope")
@@ -113,18 +90,27 @@ class OnePassEvaluation(Protocol):
         ),
     )
 
+    def can_succeed(self, truth: np.ndarray) -> np.ndarray:
+        """Frames with a true box ``[N, 4]`` that an overlap counts for: bool ``[N]``, others are failures."""
+        return (truth[:, 2] > 0) & (truth[:, 3] > 0)
+
     def score(self, truth: Truth, runs: Runs) -> Scores:
         """The first repetition; frames that LaSOT calls absent are failures in all three curves."""
         total = len(truth.bbox)
-        shown = slice(0, min(total, len(runs.boxes[0])))
-        target, prediction = truth.bbox[shown], runs.boxes[0][shown]
+        shown = min(total, len(runs.boxes[0]))
+        target, prediction = truth.bbox[:shown].T, runs.boxes[0][:shown].T
         if truth.present is not None:
-            present = truth.present[shown]
-            target, prediction = target[present], prediction[present]
+            present = truth.present[:shown]
+            target, prediction = target[:, present], prediction[:, present]
+        target, prediction = np.ascontiguousarray(target).T, np.ascontiguousarray(prediction).T
+        overlap = np.where(self.can_succeed(target), overlaps(target, prediction), -1.0)
+        true_centres, found, sizes = centres(target), centres(prediction), _sizes(target)
+        errors = _errors_of_valid(true_centres, found)
+        norm_errors = _errors_of_valid(in_units(true_centres, sizes), in_units(found, sizes))
         curves = {
-            "success": success_curve(target, prediction, total),
-            "precision": precision_curve(target, prediction, total),
-            "norm_precision": precision_curve(target, prediction, total, normalised=True),
+            "success": share_above(overlap, SUCCESS_THRESHOLDS, total),
+            "precision": share_within(errors, PRECISION_THRESHOLDS, total),
+            "norm_precision": share_within(norm_errors, NORM_PRECISION_THRESHOLDS, total),
         }
         fps, timed = speed(runs.seconds)
         return Scores(_values(curves, fps), curves, total, timed)
@@ -133,6 +119,19 @@ class OnePassEvaluation(Protocol):
         curves = mean_curves(scores)
         frames, timed = sum(score.frames for score in scores), sum(score.timed for score in scores)
         return Scores(_values(curves, mean_speed(scores, pooled=False)), curves, frames, timed)
+
+
+@PROTOCOLS.register("pysot-strict")
+class StrictOnePassEvaluation(OnePassEvaluation):
+    """As ``pysot-ope``, but a true box that begins at or beyond the image's left or upper edge is a
+    failure for success, as in the pysot-toolkit that pysot's was made from.
+    """
+
+    name = "pysot-strict"
+    source = "pysot-toolkit (numba)"
+
+    def can_succeed(self, truth: np.ndarray) -> np.ndarray:
+        return np.all(truth.T > 0, axis=0)
 
 
 def _values(curves: dict[str, np.ndarray], fps: float) -> dict[str, float]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pysot_toolkit.evaluation.boxes import centres, in_units, intersections, lengths
 from pysot_toolkit.evaluation.protocol import (
     PROTOCOLS,
     Column,
@@ -30,24 +31,17 @@ NORM_PRECISION_THRESHOLDS = np.linspace(0, 0.5, 21)  # of the target size
 
 def overlaps(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
     """Intersection over union of whole-pixel boxes ``[N, 4]``: ``[N]``; NaN for 0/0 or NaN boxes."""
-    left_top = np.maximum(truth[:, :2], prediction[:, :2])
-    right_bottom = np.minimum(truth[:, :2] + truth[:, 2:] - 1, prediction[:, :2] + prediction[:, 2:] - 1)
-    intersection = np.prod(np.maximum(right_bottom - left_top + 1, 0), axis=1)
+    intersection, union = intersections(truth, prediction, last_pixel=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        union = np.prod(truth[:, 2:], axis=1) + np.prod(prediction[:, 2:], axis=1) - intersection
         return np.clip(intersection / union, 0, 1)
 
 
 def centre_errors(truth: np.ndarray, prediction: np.ndarray, normalised: bool = False) -> np.ndarray:
-    """Distance of the centres of boxes ``[N, 4]``: ``[N]`` in px, or in true widths and heights."""
-    unit = truth[:, 2:] if normalised else 1.0
-    with np.errstate(divide="ignore", invalid="ignore"):
-        difference = (_centres(truth) - _centres(prediction)) / unit
-        return np.sqrt(np.sum(difference**2, axis=1))
-
-
-def _centres(bbox: np.ndarray) -> np.ndarray:
-    return bbox[:, :2] + (bbox[:, 2:] + 1) / 2
+    """Distance of the centres of whole-pixel boxes ``[N, 4]``: ``[N]`` in px, or in true widths and heights."""
+    # The kit's centres are x + (w + 1) / 2; between whole pixels the difference is the same, and exact.
+    true_centres, found = centres(truth), centres(prediction)
+    difference = true_centres[0] - found[0], true_centres[1] - found[1]
+    return lengths(in_units(difference, (truth[:, 2], truth[:, 3])) if normalised else difference)
 
 
 @PROTOCOLS.register("trackingnet")
