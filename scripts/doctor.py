@@ -32,13 +32,28 @@ BREAKAGE = (
 
 SOURCES = {
     "LaSOT": "http://vision.cs.stonybrook.edu/~lasot/",
+    "LaSOT_extension_subset": "http://vision.cs.stonybrook.edu/~lasot/download.html",
     "GOT-10k": "http://got-10k.aitestunion.com/",
+    "GOT-10k_val": "http://got-10k.aitestunion.com/",
+    "GOT-10k_test": "http://got-10k.aitestunion.com/",
     "TrackingNet": "https://tracking-net.org/",
-    "OTB100": "http://cvlab.hanyang.ac.kr/tracker_benchmark/",
-    "UAV123": "https://cemse.kaust.edu.sa/ivul/uav123",
+    **dict.fromkeys(
+        ("OTB100", "OTB2015", "OTB50", "OTB2013"), "http://cvlab.hanyang.ac.kr/tracker_benchmark/"
+    ),
+    "TC128": "http://www.dabi.temple.edu/~hbling/data/TColor-128/TColor-128.html",
+    **dict.fromkeys(
+        ("UAV123", "UAV123_10fps", "UAV10fps", "UAV20L"), "https://cemse.kaust.edu.sa/ivul/uav123"
+    ),
     "NFS30": "http://ci2cv.net/nfs/",
     "NFS240": "http://ci2cv.net/nfs/",
+    "VOT2016": "https://www.votchallenge.net/vot2016/dataset.html",
+    "VOT2017": "https://www.votchallenge.net/vot2017/dataset.html",
     "VOT2018": "https://www.votchallenge.net/vot2018/dataset.html",
+    "VOT2018-LT": "https://www.votchallenge.net/vot2018/dataset.html",
+    "VOT2019": "https://www.votchallenge.net/vot2019/dataset.html",
+    "DAVIS2016": "https://davischallenge.org/davis2016/code.html",
+    "DAVIS2017": "https://davischallenge.org/davis2017/code.html",
+    "YouTube-VOS": "https://youtube-vos.org/dataset/",
     "Frames": "your own videos, see docs/own_videos.md",
 }
 

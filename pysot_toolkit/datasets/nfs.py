@@ -92,7 +92,7 @@ def _corners(path: Path) -> np.ndarray:
         raise UserError(f"{path}: is not 'id left top right bottom ...' on each line; restore the file")
     boxes = finite_rows(path, table[:, 1:])
     images = len(list_images(path.with_suffix("")))
-    if abs(len(boxes) - _RATIO * images) <= _RATIO:
+    if abs(len(boxes) - _RATIO * images) < images:
         boxes = boxes[::_RATIO]
     if len(boxes) - images == 1:
         boxes = boxes[:images]

@@ -13,25 +13,8 @@ from config.environment import load_settings
 from config.errors import UserError
 from pysot_toolkit.datasets import open_benchmark
 from pysot_toolkit.datasets.base import BENCHMARKS
-from pysot_toolkit.datasets.vot import polygon_to_rectangle
-
-
-def opened(name: str, root: Path, seq_files: Path | None = None):
-    pairs = [f"paths.test.{name}", str(root)]
-    return open_benchmark(
-        name, load_settings([*pairs, "paths.seq_files", str(seq_files) if seq_files else ""])
-    )
-
-
-def images(folder: Path, numbers, pattern: str = "{:04d}.jpg") -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        (folder / pattern.format(number)).touch()
-
-
-def boxes(path: Path, count: int, separator: str = ",", first: int = 1) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(f"{separator.join(map(str, (first + k, 2, 30, 40)))}\n" for k in range(count)))
+from pysot_toolkit.datasets.vot import VOT_TAGS, polygon_to_rectangle
+from tests.datasets.folders import boxes, images, opened
 
 
 @pytest.mark.parametrize("name", ["OTB100", "LaSOT", "GOT-10k", "VOT2018"])
@@ -51,10 +34,21 @@ def test_json_and_folder_agree(shared, name):
         np.testing.assert_allclose(
             sequence.ground_truth, other.ground_truth, atol=0.01
         )  # VOT's JSON is rounded
+        if sequence.annotation.polygon is not None:
+            np.testing.assert_allclose(sequence.annotation.polygon, other.annotation.polygon, atol=0.005)
+            assert_tags_equal(sequence.annotation.tags, other.annotation.tags)
+        if name == "OTB100":  # LaSOT's folders do not hold the attributes
+            assert sequence.attributes == other.attributes
         assert (sequence.present is None) == (other.present is None)
         assert sequence.present is None or np.array_equal(sequence.present, other.present)
         height, width = cv2.imread(sequence.frames[-1]).shape[:2]
         assert sequence.image_size == other.image_size == (width, height)
+
+
+def assert_tags_equal(one, two) -> None:
+    assert set(one) == set(two) == set(VOT_TAGS)
+    for tag in VOT_TAGS:
+        np.testing.assert_array_equal(one[tag], two[tag])
 
 
 def test_absence_of_lasot_means_present_is_false(shared):
@@ -107,16 +101,6 @@ def test_lasot_takes_its_own_list_then_the_published_then_all(tmp_path):
     (tmp_path / "testing_set.txt").write_text("kite-98\n")
     with pytest.raises(UserError, match="lists 'kite-98'"):
         opened("LaSOT", tmp_path)
-
-
-def test_uav123_parts_begin_where_the_benchmark_says(tmp_path):
-    images(tmp_path / "data_seq" / "UAV123" / "bird1", range(1, 801), "{:06d}.jpg")
-    images(tmp_path / "data_seq" / "UAV123" / "car1_s", range(1, 4), "{:06d}.jpg")
-    boxes(tmp_path / "anno" / "UAV123" / "bird1_2.txt", 5)
-    (tmp_path / "anno" / "UAV123" / "car1_s.txt").write_text("1,2,3,4\nNaN,NaN,NaN,NaN\n1,2,3,4\n")
-    uav = opened("UAV123", tmp_path)
-    assert [Path(frame).stem for frame in uav["bird1_2"].frames] == [f"{k:06d}" for k in range(775, 780)]
-    assert np.isnan(uav["car1_s"].ground_truth[1]).all() and len(uav["car1_s"].frames) == 3
 
 
 @pytest.mark.parametrize(("name", "rate", "rows"), [("NFS240", 240, 16), ("NFS30", 30, 16), ("NFS30", 30, 2)])
@@ -220,16 +204,3 @@ def test_wrong_names_and_folders_are_named(tmp_path):
     (tmp_path / "Box" / "groundtruth_rect.txt").write_text("1,2,3,4\n1,2,3\n")
     with pytest.raises(UserError, match=r"groundtruth_rect.txt: line 2: 3 numbers where line 1 has 4"):
         _ = opened("OTB100", tmp_path)["Box"].ground_truth
-
-
-def test_opening_reads_no_image_and_no_annotation(tmp_path, monkeypatch):
-    """A benchmark of many videos opens without touching what is inside them."""
-    for number in range(50):
-        boxes(tmp_path / f"video{number}" / "groundtruth_rect.txt", 2)
-
-    def forbidden(*_):
-        raise AssertionError("read too early")
-
-    monkeypatch.setattr("pysot_toolkit.datasets.otb.read_boxes", forbidden)
-    monkeypatch.setattr("pysot_toolkit.datasets.otb.list_images", forbidden)
-    assert len(opened("OTB100", tmp_path)) == 50
