@@ -1,13 +1,15 @@
 """Overlap of rectangles and polygons: exact, and in the two raster definitions of VOT.
 
-``vot_overlaps`` is what the VOT toolkits' C library (TraX ``region.c``) answers, which pysot and
-others wrap; ``official_overlaps`` is the raster of the ``vot-toolkit`` package (Kristan et al., TPAMI
-2016, describe the measures). Neither compiles anything nor fills pixels: a raster row of a polygon is
-a few spans of columns, and overlaps are sums over the rows of lengths of spans.
+``VotRaster`` answers what the C library of the VOT toolkits does (``region.c`` of TraX, which pysot
+wraps), ``OfficialRaster`` what the ``vot-toolkit`` package does. Nothing is compiled and no pixel is
+filled: in each row of the raster a polygon covers a few spans of columns, and areas are sums of
+lengths of spans. Both definitions cut a window of their own around each pair, but the rows of a convex
+polygon are the same in nearly all of them; those of the truth are therefore kept.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,11 +18,13 @@ import shapely
 
 from pysot_toolkit.evaluation.protocol import Regions
 
-Bounds = tuple[float, float] | tuple[float, float, float, float] | None
+Size = tuple[float, float]  # width, height in px
 
-FARTHEST = 2.0**30  # px; the references' 32-bit integers overflow beyond, so nothing is compared there
-_NOWHERE = np.int32(2**31 - 1)  # column of an edge that a row does not meet; sorts last
-_CELLS = 2**17  # raster rows held at a time
+FARTHEST = 2.0**30  # px; the references' 32-bit integers overflow beyond, so nothing is drawn there
+LARGEST = 4096  # px; rows of wider or higher polygons are not kept
+CELLS = 2**17  # rows of rasters in memory at a time
+PAIRS = 2**16  # pairs in memory at a time
+_NOWHERE = np.iinfo(np.int32).max  # the column of an edge in a row that it does not meet; sorts last
 
 
 def regions_of(rows: np.ndarray) -> Regions:
@@ -29,20 +33,21 @@ def regions_of(rows: np.ndarray) -> Regions:
     return Regions(values, np.full(len(values), values.shape[1]))
 
 
-def exact_overlaps(a: Regions, b: Regions, bounds: tuple[float, float] | None = None) -> np.ndarray:
+def exact_overlaps(a: Regions, b: Regions, bounds: Size | None = None) -> np.ndarray:
     """Area of the intersection over area of the union of matching regions: ``[N]`` in [0, 1].
 
-    A polygon that crosses itself covers what an odd winding encloses.
+    A polygon that crosses itself is split into valid ones at the crossings.
 
     Args:
-        a, b: N regions each.
-        bounds: width, height in px; both regions are cut to [0, W] x [0, H] first.
+        a: N regions.
+        b: N regions.
+        bounds: both regions are cut to [0, width] x [0, height] first.
 
     Returns:
-        NaN where a side has no region or a coordinate is not finite; 0 where both have no area.
+        NaN where a side has no region or a coordinate that is not finite, 0 where neither has an area.
     """
-    known = _finite(a) & _finite(b)
-    first, second = (_polygons(_rows(regions, known)) for regions in (a, b))
+    known = _drawable(a) & _drawable(b)
+    first, second = (_geometries(Regions(side.values[known], side.length[known])) for side in (a, b))
     if bounds is not None:
         image = shapely.box(0, 0, *bounds)
         first, second = shapely.intersection(first, image), shapely.intersection(second, image)
@@ -53,303 +58,489 @@ def exact_overlaps(a: Regions, b: Regions, bounds: tuple[float, float] | None = 
     return overlap
 
 
-def _polygons(regions: Regions) -> np.ndarray:
-    """Valid shapely geometries, ``[N]``."""
-    x, y = _vertices(regions)
-    polygons = shapely.polygons(np.stack([x, y], axis=2))
-    invalid = ~shapely.is_valid(polygons)
-    polygons[invalid] = shapely.make_valid(polygons[invalid])
-    return polygons
-
-
-def vot_overlaps(a: Regions, b: Regions, bounds: Bounds = None) -> np.ndarray:
+def vot_overlaps(a: Regions, b: Regions, bounds: Sequence[float] | None = None) -> np.ndarray:
     """``VotRaster(a, bounds).overlaps(b)``."""
     return VotRaster(a, bounds).overlaps(b)
 
 
-def official_overlaps(a: Regions, b: Regions, bounds: tuple[float, float] | None = None) -> np.ndarray:
+def official_overlaps(a: Regions, b: Regions, bounds: Size | None = None) -> np.ndarray:
     """``OfficialRaster(a, bounds).overlaps(b)``."""
     return OfficialRaster(a, bounds).overlaps(b)
 
 
 class _Shapes(NamedTuple):
-    """Regions as a raster definition takes them."""
+    """N regions as a raster definition takes them; a rectangle has two corners, opposite each other."""
 
-    x: np.ndarray  # [N, K] px, corners in order, the last one repeated
+    x: np.ndarray  # [K, N] px, the last corner repeated
     y: np.ndarray
-    corners: np.ndarray  # int [N]
-    box: np.ndarray  # [N, 4] left, top, right, bottom, whole px, cut to the bounds
+    corners: np.ndarray  # int [N], 0 where nothing can be drawn
+    box: np.ndarray  # [4, N] left, top, right, bottom
     rectangle: np.ndarray  # bool [N]
-    known: np.ndarray  # bool [N]
 
     def take(self, index: np.ndarray) -> _Shapes:
-        return _Shapes(*(field[index] for field in self))
+        return _Shapes(
+            self.x[:, index],
+            self.y[:, index],
+            self.corners[index],
+            self.box[:, index],
+            self.rectangle[index],
+        )
 
 
-class _Window(NamedTuple):
-    """The rasters of pairs: whole px, first column and row, number of columns and rows."""
+class _Rows(NamedTuple):
+    """What M polygons cover, each in a window of its own, one span a row."""
 
-    left: np.ndarray
-    top: np.ndarray
-    width: np.ndarray
-    height: np.ndarray
+    start: np.ndarray  # int32 [M, rows + 1] first column; rows that are empty or beyond the window: 0
+    stop: np.ndarray  # int32 [M, rows + 1] column behind the last one
+    area: np.ndarray  # int64 [M] px
+    low: np.ndarray  # float64 [2, M] left and top of the windows
+    height: np.ndarray  # int64 [M] rows of the windows
+    delicate: np.ndarray  # bool [M], see ``_spans_of_convex``
 
-    def take(self, index: np.ndarray) -> _Window:
-        return _Window(*(field[index] for field in self))
 
+class _Raster(ABC):
+    """Overlaps of predictions with one truth.
 
-class _Raster:
-    """Overlaps of predictions with a truth that stays the same, as one raster definition has them."""
+    What depends on the truth alone is worked out once, so keep the object as long as the truth.
+    """
 
-    keeps_last: bool  # how rows are filled, see ``_fill``
+    _keeps_points: bool  # where a polygon covers a single column of a row, that pixel counts
 
-    def __init__(self, truth: Regions, bounds: Bounds = None):
+    def __init__(self, truth: Regions, bounds: Sequence[float] | None = None):
         self._bounds = bounds
+        self._length = truth.length
         self._truth = self._shapes(truth)
-        self._no_region = truth.length == 0
+        self._kept, self._rows = self._keep_rows()
+        self._place_of = np.cumsum(self._kept) - 1  # of what is kept, in ``_rows``
 
     def overlaps(self, prediction: Regions) -> np.ndarray:
         """Overlap of each prediction with the truth of the same row: ``[n]``, n the shorter length."""
         return self.overlaps_many([prediction])[0]
 
     def overlaps_many(self, predictions: Sequence[Regions]) -> list[np.ndarray]:
-        """``overlaps`` of several predictions, such as repetitions, in less time."""
-        result = []
-        for prediction in predictions:
-            n = min(len(prediction.length), len(self._no_region))
-            a = self._truth.take(np.arange(n))
-            b = self._shapes(Regions(prediction.values[:n], prediction.length[:n]))
-            window, overlap = self._window(a, b)
-            left = np.flatnonzero(np.isnan(overlap))
-            counts = self._count(a.take(left), b.take(left), window.take(left))
-            overlap[left] = self._quotient(*counts)
-            result.append(self._special(overlap, self._no_region[:n], prediction.length[:n] == 0))
-        return result
+        """``overlaps`` of each (at least one), such as all repetitions, in less time."""
+        counts = [min(len(prediction.length), len(self._length)) for prediction in predictions]
+        frame = np.concatenate([np.arange(count) for count in counts])
+        joined = _joined([Regions(p.values[:n], p.length[:n]) for p, n in zip(predictions, counts)])
+        overlap = np.empty(len(frame))
+        for first in range(0, len(frame), PAIRS):
+            part = slice(first, first + PAIRS)
+            overlap[part] = self._compare(frame[part], Regions(joined.values[part], joined.length[part]))
+        return np.split(overlap, np.cumsum(counts)[:-1])
 
-    def _count(self, a: _Shapes, b: _Shapes, window: _Window) -> tuple[np.ndarray, np.ndarray]:
-        first, second = self._pixels(a, window), self._pixels(b, window)
-        inner = _area(_common(first, second))
-        union = _area(first) + _area(second) - inner
-        for part, rows in _chunks(np.flatnonzero(~(a.rectangle & b.rectangle)), window.height):
-            one, two = (self._spans(shapes.take(part), window.take(part), rows) for shapes in (a, b))
-            inner[part] = sum(
-                np.maximum(np.minimum(b1, b2) - np.maximum(a1, a2), 0).sum(axis=1, dtype=np.int64)
-                for a1, b1 in one
-                for a2, b2 in two
+    def _compare(self, frame: np.ndarray, prediction: Regions) -> np.ndarray:
+        """Overlap of region n with the truth of ``frame[n]``: ``[N]``."""
+        shapes = self._shapes(prediction)
+        low, size, overlap = self._window(self._truth.box[:, frame], shapes.box)
+        kept = shapes.rectangle & self._kept[frame]
+        if kept.any():
+            place = self._place_of[frame]
+            # Relative to a window that starts further left or up, yet not below 0, corners stay exact in
+            # 32 bits and round as they do relative to the polygon's own window.
+            moved = low >= 0
+            moved[0] &= ~self._rows.delicate[place]
+            kept &= ((self._rows.low[:, place] == low) | moved).all(axis=0)
+        undecided = np.isnan(overlap)
+        for some, count in (
+            (np.flatnonzero(undecided & kept), self._count_kept),
+            (np.flatnonzero(undecided & ~kept), self._count),
+        ):
+            inner, union = count(frame[some], shapes.take(some), low[:, some], size[:, some])
+            overlap[some] = self._quotient(inner, union)
+        drawable = (self._truth.corners[frame] > 0) & (shapes.corners > 0)
+        self._except(overlap, drawable, (self._length[frame] == 0) | (prediction.length == 0))
+        return overlap
+
+    def _count(
+        self, frame: np.ndarray, second: _Shapes, low: np.ndarray, size: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels in both and pixels in either of each pair, each int64 ``[N]``."""
+        first = self._truth.take(frame)
+        one, two = self._pixels(first, low, size), self._pixels(second, low, size)
+        inner = _area(np.concatenate([np.maximum(one[:2], two[:2]), np.minimum(one[2:], two[2:])]))
+        both = _area(one) + _area(two)
+        drawn = np.flatnonzero(~(first.rectangle & second.rectangle))
+        inner[drawn], both[drawn] = 0, 0
+        for block, top, rows in _blocks(size[1, drawn]):
+            part = drawn[block]
+            spans, others = (
+                self._spans(shapes.take(part), low[:, part], size[:, part], top, rows)
+                for shapes in (first, second)
             )
-            union[part] = sum((b1 - a1).sum(axis=1, dtype=np.int64) for a1, b1 in one + two) - inner[part]
-        return inner, union
+            both[part] += sum(_length(start, stop) for start, stop in spans + others)
+            inner[part] += sum(
+                _length(np.maximum(start, left), np.minimum(stop, right))
+                for start, stop in spans
+                for left, right in others
+            )
+        return inner, both - inner
 
-    def _spans(self, shapes: _Shapes, window: _Window, rows: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        x, y = self._place(shapes, window)
-        corners = np.where(shapes.known, shapes.corners, 0)
-        spans = _fill(x, y, corners, window.width, window.height, rows, self.keeps_last)
-        pixels = self._pixels(shapes, window)[shapes.rectangle]
-        row = np.arange(rows)
-        inside = (row >= pixels[:, 1:2]) & (row < pixels[:, 3:])
-        for k, (start, stop) in enumerate(spans):
-            start[shapes.rectangle] = np.where(inside, pixels[:, :1], 0) if k == 0 else 0
-            stop[shapes.rectangle] = np.where(inside, pixels[:, 2:3], 0) if k == 0 else 0
+    def _spans(
+        self, shapes: _Shapes, low: np.ndarray, size: np.ndarray, top: int, rows: int
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Columns that are covered in rows ``top`` to ``top + rows`` of the windows, see ``_fill``."""
+        x, y = self._place(shapes, low)
+        row = np.arange(top, top + rows)
+        spans = _fill(x, y, shapes.corners, size, row, self._keeps_points)
+        rectangle = shapes.rectangle
+        left, upper, right, lower = self._pixels(shapes, low, size)[:, rectangle, None]
+        for number, (start, stop) in enumerate(spans):
+            inside = (row >= upper) & (row < lower) & (number == 0)
+            start[rectangle], stop[rectangle] = np.where(inside, left, 0), np.where(inside, right, 0)
         return spans
+
+    def _count_kept(
+        self, frame: np.ndarray, second: _Shapes, low: np.ndarray, size: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``_count`` of truths that are kept and rectangles."""
+        place = self._place_of[frame]
+        rows = self._rows
+        pixels = self._pixels(second, low, size)
+        shift = (rows.low[:, place] - low).astype(np.int64)
+        left, right = ((pixels[side] - shift[0]).astype(np.int32)[:, None] for side in (0, 2))
+        height = rows.height[place]
+        upper, lower = (np.clip(pixels[side] - shift[1], 0, height) for side in (1, 3))
+        inner = np.zeros(len(frame), np.int64)
+        for part, _, count in _blocks(height):
+            start, stop = rows.start[place[part], : count + 1], rows.stop[place[part], : count + 1]
+            for ends in (start, stop):
+                np.maximum(ends, left[part], out=ends)
+                np.minimum(ends, right[part], out=ends)
+            stop -= start
+            firsts = np.arange(len(part)) * (count + 1)
+            between = np.stack([firsts + upper[part], firsts + lower[part]], axis=1).ravel()
+            inner[part] = np.add.reduceat(stop.ravel(), between, dtype=np.int32)[::2]
+        inner[upper >= lower] = 0
+        return inner, rows.area[place] + _area(pixels) - inner
+
+    def _keep_rows(self) -> tuple[np.ndarray, _Rows]:
+        """Which regions are polygons whose rows are kept, and those rows."""
+        shapes = self._truth
+        low, size, _ = self._window(shapes.box, shapes.box)
+        x, y = (points[:4] for points in self._place(shapes, low))
+        kept = ~shapes.rectangle & (shapes.corners > 2) & (shapes.corners <= 4) & _is_convex(x, y)
+        kept &= (shapes.box[2:] >= shapes.box[:2]).all(axis=0) & (size <= LARGEST).all(axis=0)
+        if self._bounds is not None:
+            kept &= all(float(bound).is_integer() for bound in self._bounds)  # else windows lie between px
+        x, y, low, size = x[:, kept], y[:, kept], low[:, kept], size[:, kept]
+        number, rows = size.shape[1], size[1].max(initial=0)
+        start, stop = np.zeros((2, number, rows + 1), np.int32)
+        delicate = np.zeros(number, bool)
+        for part, _, count in _blocks(size[1]):
+            start[part, :count], stop[part, :count], delicate[part] = _spans_of_convex(
+                x[:, part], y[:, part], size[:, part], count, self._keeps_points
+            )
+        area = (stop - start).sum(axis=1, dtype=np.int64)
+        return kept, _Rows(start, stop, area, low, size[1], delicate)
+
+    @abstractmethod
+    def _shapes(self, regions: Regions) -> _Shapes:
+        """Corners and boxes of regions."""
+
+    @abstractmethod
+    def _window(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Of pairs of boxes ``[4, N]``: left and top of the raster ``[2, N]``, its number of columns and
+        rows ``[2, N]``, and the overlap ``[N]`` if that is known without a raster, else NaN.
+        """
+
+    @abstractmethod
+    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Corners ``[K, N]`` in windows that start at ``low``, whole numbers as float64."""
+
+    @abstractmethod
+    def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+        """What rectangles cover of their windows, int64 ``[4, N]``: left, top, and the column and row
+        behind the last ones; nothing for polygons.
+        """
+
+    @abstractmethod
+    def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
+        """Overlaps from numbers of pixels."""
+
+    @abstractmethod
+    def _except(self, overlap: np.ndarray, drawable: np.ndarray, missing: np.ndarray) -> None:
+        """Sets the overlaps of pairs that cannot be drawn, or where a region is missing."""
 
 
 class VotRaster(_Raster):
-    keeps_last = False
+    """Overlaps as ``region_compute_overlap`` of the VOT toolkits' C library has them.
+
+    Corners are rounded half away from zero relative to the window of the pair, and a w x h rectangle
+    covers (w + 1)(h + 1) pixels. ``overlaps`` holds 32-bit quotients: NaN where a side has no region or
+    where both cover no pixel, 0 where a coordinate is not finite.
+
+    Args:
+        truth: N regions.
+        bounds: (width, height), or (top, bottom, left, right) as pysot reads four numbers, in px.
+    """
+
+    _keeps_points = False
 
     def _shapes(self, regions: Regions) -> _Shapes:
-        known = _finite(regions)
-        x, y = (np.where(known[:, None], c, 0).astype(np.float32) for c in _vertices(regions))
-        box = np.stack([np.floor(x.min(1)), np.floor(y.min(1)), np.ceil(x.max(1)), np.ceil(y.max(1))], axis=1)
+        x, y, corners = _corners(regions, regions.values, 0.0)
+        x, y = x.astype(np.float32), y.astype(np.float32)
+        box = np.stack([np.floor(x.min(0)), np.floor(y.min(0)), np.ceil(x.max(0)), np.ceil(y.max(0))])
         if self._bounds is not None:
-            if len(self._bounds) == 2:
-                left, top, (right, bottom) = 0.0, 0.0, self._bounds
-            else:
+            right, bottom = self._bounds[:2]
+            left, top = 0.0, 0.0
+            if len(self._bounds) == 4:
                 top, bottom, left, right = self._bounds
-            lowest, highest = np.array([[left, top], [right, bottom]], np.float32)
-            box[:, :2] = np.maximum(box[:, :2], lowest)
-            box[:, 2:] = np.minimum(box[:, 2:], highest)
-        return _Shapes(x, y, _corners(regions), box, regions.length == 4, known)
+            limit = np.array([[left], [top], [right], [bottom]], np.float32)
+            np.maximum(box[:2], limit[:2], out=box[:2])
+            np.minimum(box[2:], limit[2:], out=box[2:])
+        return _Shapes(x, y, corners, box, regions.length == 4)
 
-    def _window(self, a: _Shapes, b: _Shapes) -> tuple[_Window, np.ndarray]:
-        left, top = np.minimum(a.box[:, :2], b.box[:, :2]).T
-        right, bottom = np.maximum(a.box[:, 2:], b.box[:, 2:]).T
-        width, height = ((high - low).astype(np.int64) + 1 for low, high in ((left, right), (top, bottom)))
-        areas = [np.prod(s.box[:, 2:] - s.box[:, :2], axis=1) for s in (a, b)]
-        common = np.prod(
-            np.minimum(a.box[:, 2:], b.box[:, 2:]) - np.maximum(a.box[:, :2], b.box[:, :2]), axis=1
-        )
-        first, second = (area.astype(np.float64) for area in areas)
+    def _window(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low = np.minimum(first[:2], second[:2])
+        size = (np.maximum(first[2:], second[2:]) - low).astype(np.int64) + 1
+        areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (first, second)]
+        extent = np.minimum(first[2:], second[2:]) - np.maximum(first[:2], second[:2])
+        common = extent[0] * extent[1]
+        one, two = (area.astype(np.float64) for area in areas)
         with np.errstate(divide="ignore", invalid="ignore"):
-            nothing = (first / second < 1e-10) | (second / first < 1e-10) | (width < 1) | (height < 1)
+            nothing = (one / two < 1e-10) | (two / one < 1e-10) | (size < 1).any(axis=0)
             nothing |= common / (areas[0] + areas[1] - common) <= 0
-        nothing |= ~(a.known & b.known)
-        return _Window(left, top, width, height), np.where(nothing, 0.0, np.nan)
+        return low, size, np.where(nothing, 0.0, np.nan)
 
-    def _place(self, shapes: _Shapes, window: _Window) -> tuple[np.ndarray, np.ndarray]:
-        return tuple(
-            _round_away(values - first[:, None]).astype(np.float64)
-            for values, first in ((shapes.x, window.left), (shapes.y, window.top))
-        )
+    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return _rounded(shapes.x - low[0]), _rounded(shapes.y - low[1])
 
-    def _pixels(self, shapes: _Shapes, window: _Window) -> np.ndarray:
-        x, y = self._place(shapes, window)
-        ends = []
-        for values, size in ((x[:, (0, 2)], window.width), (y[:, (0, 2)], window.height)):
-            start, stop = values.min(axis=1), values.max(axis=1)
-            stop = np.where(start == stop, start, stop + 1)
-            ends.append((np.clip(start, 0, size), np.clip(stop, 0, size)))
-        return np.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], axis=1).astype(np.int64)
+    def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+        sides = np.stack([_rounded(shapes.x[:2] - low[0]), _rounded(shapes.y[:2] - low[1])], axis=1)
+        start, stop = sides.min(axis=0), sides.max(axis=0)
+        stop += (stop > start).all(axis=0)
+        pixels = np.concatenate([np.clip(start, 0, size), np.clip(stop, 0, size)]).astype(np.int64)
+        pixels[:, ~shapes.rectangle | (start == stop).any(axis=0)] = 0
+        return pixels
 
     def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(invalid="ignore"):
             return (inner.astype(np.float32) / union.astype(np.float32)).astype(np.float64)
 
-    def _special(self, overlap, a, b):
-        overlap[a | b] = np.nan
-        return overlap
+    def _except(self, overlap: np.ndarray, drawable: np.ndarray, missing: np.ndarray) -> None:
+        overlap[~drawable] = 0.0
+        overlap[missing] = np.nan
 
 
 class OfficialRaster(_Raster):
-    keeps_last = True
+    """Overlaps as ``vot.region.calculate_overlap`` of the vot-toolkit package has them.
+
+    Coordinates are rounded half to even, and a w x h rectangle covers w x h pixels. A missing region, or
+    one with a coordinate that is not finite, covers nothing and lies at (0, 0); two regions that
+    together are no wider or no higher than one pixel overlap by 1.
+
+    Args:
+        truth: N regions.
+        bounds: width, height in px.
+    """
+
+    _keeps_points = True
 
     def _shapes(self, regions: Regions) -> _Shapes:
-        known = _finite(regions)
+        x, y, corners = _corners(regions, np.round(regions.values.astype(np.float32)), 1.0)
+        box = np.stack([x.min(0), y.min(0), x.max(0), y.max(0)])
         rectangle = regions.length == 4
-        x, y = (np.where(known[:, None], np.round(c), 0.0) for c in _vertices(regions, np.float32))
-        box = np.stack([x.min(1), y.min(1), x.max(1), y.max(1)], axis=1)
-        wh = np.round(regions.values[:, 2:4].astype(np.float32))
-        xy = np.round(regions.values[:, :2].astype(np.float32))
-        r = rectangle & known
-        box[r, :2] = xy[r]
-        box[r, 2:] = (xy + wh - 1)[r]
-        return _Shapes(x, y, _corners(regions), box.astype(np.int64), rectangle, known)
+        box[:, rectangle] = np.stack([x[0], y[0], x[1], y[1]])[:, rectangle]
+        return _Shapes(x, y, corners, box.astype(np.int64), rectangle)
 
-    def _window(self, a: _Shapes, b: _Shapes) -> tuple[_Window, np.ndarray]:
-        left, top = np.minimum(a.box[:, :2], b.box[:, :2]).T
-        right, bottom = np.maximum(a.box[:, 2:], b.box[:, 2:]).T
-        same = (left >= right) | (top >= bottom)
+    def _window(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        low, last = np.minimum(first[:2], second[:2]), np.maximum(first[2:], second[2:])
+        same = (low >= last).any(axis=0)
         if self._bounds is not None:
-            left, top = np.maximum(left, 0), np.maximum(top, 0)
-            right, bottom = np.minimum(right, self._bounds[0] - 1), np.minimum(bottom, self._bounds[1] - 1)
-        outside = (left >= right) | (top >= bottom)
-        window = _Window(left, top, right - left + 1, bottom - top + 1)
-        return window, np.where(same, 1.0, np.where(outside, 0.0, np.nan))
+            low = np.maximum(low, 0)
+            last = np.minimum(last, np.array(self._bounds, np.int64)[:, None] - 1)
+        outside = (low >= last).any(axis=0)
+        return low, last - low + 1, np.where(same, 1.0, np.where(outside, 0.0, np.nan))
 
-    def _place(self, shapes: _Shapes, window: _Window) -> tuple[np.ndarray, np.ndarray]:
-        return shapes.x.astype(np.float64) - window.left[:, None], shapes.y.astype(np.float64) - window.top[
-            :, None
-        ]
+    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return shapes.x - low[0], shapes.y - low[1]
 
-    def _pixels(self, shapes: _Shapes, window: _Window) -> np.ndarray:
-        ends = []
-        for k, first, size in ((0, window.left, window.width), (1, window.top, window.height)):
-            last = first + size - 1
-            start, stop = (
-                np.maximum(shapes.box[:, k] - first, 0),
-                np.minimum(shapes.box[:, k + 2] - first, last) + 1,
-            )
-            stop = np.where(stop < 0, stop + size, np.minimum(stop, size))
-            stop = np.where((shapes.box[:, k] > last) | (shapes.box[:, k + 2] < first), 0, stop)
-            ends.append((start, stop))
-        pixels = np.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], axis=1)
-        pixels[~shapes.known] = 0
+    def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
+        first, last = shapes.box[:2], shapes.box[2:]
+        end = low + size - 1
+        start = np.maximum(first - low, 0)
+        # The toolkit compares with the window's last column, not with its width: that matters only where
+        # ``low`` is negative, and a negative result then counts from the end, as slices do.
+        stop = np.minimum(last - low, end) + 1
+        stop = np.minimum(np.where(stop < 0, stop + size, stop), size)
+        pixels = np.concatenate([start, np.maximum(stop, start)])
+        seen = ((first <= end) & (last >= low)).all(axis=0)
+        pixels[:, ~(shapes.rectangle & seen & (shapes.corners > 0))] = 0
         return pixels
 
     def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
         return inner / np.maximum(union, 1)
 
-    def _special(self, overlap, a, b):
-        return overlap
+    def _except(self, overlap: np.ndarray, drawable: np.ndarray, missing: np.ndarray) -> None:
+        pass
 
 
-def _fill(x, y, corners, width, height, rows: int, keeps_last: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    n, k = x.shape
-    row = np.arange(rows, dtype=np.float64)
-    nodes = np.full((k, n, rows), _NOWHERE)
-    for i in range(k):
-        xi, yi = x[:, i, None], y[:, i, None]
-        dx, dy = x[:, i - 1, None] - xi, y[:, i - 1, None] - yi
-        met = (row >= np.minimum(yi, yi + dy)) & (row <= np.maximum(yi, yi + dy))
-        if keeps_last:
-            met &= (i < corners)[:, None]
-        else:
-            met &= dy != 0
-        at = (row - yi) / np.where(dy == 0, 1, dy) * dx
-        if keeps_last:
-            at = np.where(dy == 0, 0.0, at)
-        np.copyto(nodes[i], xi + at, where=met, casting="unsafe")
-    for end in range(k - 1, 0, -1):
-        for p in range(end):
-            low = np.minimum(nodes[p], nodes[p + 1])
-            np.maximum(nodes[p], nodes[p + 1], out=nodes[p + 1])
-            nodes[p] = low
-    free = np.ones((n, rows), bool)
-    behind = np.zeros((n, rows), np.int32)
+def _fill(
+    x: np.ndarray, y: np.ndarray, corners: np.ndarray, size: np.ndarray, row: np.ndarray, keeps_points: bool
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Spans ``start, stop`` (int32 ``[N, rows]`` each) that polygons cover in some rows of their windows.
+
+    The spans of a row are disjoint, and empty ones are among them.
+
+    Args:
+        x, y: corners, whole px as float64, ``[K, N]``.
+        corners: number of corners, ``[N]``.
+        size: columns and rows of the windows, ``[2, N]``.
+        row: the rows.
+        keeps_points: ``_Raster._keeps_points``, where level edges also count.
+    """
+    edges = len(x)
+    nodes = np.full((edges, x.shape[1], len(row)), _NOWHERE, np.int32)
+    for edge in range(edges):
+        at, met, level = _meetings(x, y, edge, row)
+        met &= (edge < corners)[:, None] & (keeps_points | ~level)
+        np.copyto(nodes[edge], at, where=met, casting="unsafe")  # towards zero, as a cast in C
+    for last in range(edges - 1, 0, -1):
+        for k in range(last):
+            nodes[k : k + 2] = np.minimum(nodes[k], nodes[k + 1]), np.maximum(nodes[k], nodes[k + 1])
+    width = np.where(row < size[1, :, None], size[0, :, None], 0).astype(np.int32)
+    behind = np.zeros(nodes.shape[1:], np.int32)  # the column behind what is filled so far
+    free = np.ones(nodes.shape[1:], bool)  # the node does not end a span
     spans = []
-    limit = np.where(row < height[:, None], width[:, None], 0).astype(np.int32)
-    for p in range(k - 1):
-        left, right = nodes[p], nodes[p + 1]
-        filled = left != right
-        if keeps_last:
-            filled |= nodes[p + 2] == _NOWHERE if p + 2 < k else True
+    for k in range(edges - 1):
+        left, right = nodes[k], nodes[k + 1]
+        filled = left < right
+        if keeps_points:
+            filled |= (nodes[k + 2] == _NOWHERE) if k + 2 < edges else True
         filled &= free & (right != _NOWHERE)
-        stop = np.clip(np.where(filled, right, -1), -1, limit - 1) + 1
-        start = np.minimum(np.clip(np.maximum(left, behind), 0, limit), stop)
-        spans.append((start, stop))
-        behind = np.where(filled, stop, behind)
         free = ~filled
+        stop = np.where(filled, np.clip(right, -1, width - 1) + 1, 0)
+        start = np.minimum(np.clip(np.maximum(left, behind), 0, width), stop)
+        behind = np.maximum(behind, stop)
+        spans.append((start, stop))
     return spans
 
 
-def _chunks(index, height):
-    order = index[np.argsort(-height[index], kind="stable")]
+def _spans_of_convex(
+    x: np.ndarray, y: np.ndarray, size: np.ndarray, rows: int, keeps_points: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``_fill`` of convex polygons: the only span of each row, and whether a polygon is delicate.
+
+    It is where an edge meets a row at a whole number but for an error of rounding, and just below it:
+    the cast then takes off one, unless a window further left lets the error drown in the sum.
+    """
+    row = np.arange(rows)
+    left, right = np.full((x.shape[1], rows), np.inf), np.full((x.shape[1], rows), -np.inf)
+    for edge in range(len(x)):
+        at, met, level = _meetings(x, y, edge, row)
+        met &= ~level
+        np.minimum(left, at, out=left, where=met)
+        np.maximum(right, at, out=right, where=met)
+    empty = (left > right) | (row >= size[1, :, None])
+    left[empty], right[empty] = 0.0, -1.0
+    delicate = np.zeros(x.shape[1], bool)
+    for at in (left, right):
+        error = np.ceil(at) - at
+        delicate |= ((error > 0) & (error < 1e-6)).any(axis=1)
+    start, stop = left.astype(np.int32), right.astype(np.int32) + 1
+    if not keeps_points:
+        stop[stop == start + 1] = 0
+    width = size[0, :, None]
+    start = np.clip(start, 0, width)
+    return start, np.maximum(np.clip(stop, 0, width), start), delicate
+
+
+def _meetings(
+    x: np.ndarray, y: np.ndarray, edge: int, row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the edge that ends in a corner meets rows: column and whether it does (``[N, rows]``), and
+    whether the edge is level (``[N, 1]``; the column is then the corner's).
+
+    The order of the operations is that of both references and decides about the last bit.
+    """
+    end_x, end_y = x[edge, :, None], y[edge, :, None]
+    across, down = x[edge - 1, :, None] - end_x, y[edge - 1, :, None] - end_y
+    level = down == 0
+    at = row - end_y
+    met = (row >= np.minimum(end_y, end_y + down)) & (row <= np.maximum(end_y, end_y + down))
+    at /= np.where(level, 1.0, down)
+    at *= across
+    at += end_x
+    return at, met, level
+
+
+def _is_convex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Whether polygons of up to four corners ``[K, N]`` are convex and have an area, bool ``[N]``."""
+    across, down = x - np.roll(x, 1, axis=0), y - np.roll(y, 1, axis=0)
+    turn = across * np.roll(down, -1, axis=0) - down * np.roll(across, -1, axis=0)
+    return ((turn >= 0).all(axis=0) | (turn <= 0).all(axis=0)) & (turn != 0).any(axis=0)
+
+
+def _blocks(height: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Rasters of similar height: indices, first row and number of rows, at most CELLS rows in all."""
+    order = np.argsort(-height)
     done = 0
     while done < len(order):
         rows = int(height[order[done]])
-        part = order[done : done + max(1, _CELLS // rows)]
-        yield part, rows
+        part = order[done : done + max(1, CELLS // rows)]
+        for first in range(0, rows, CELLS):
+            yield part, first, min(CELLS, rows - first)
         done += len(part)
 
 
-def _common(first, second):
-    return np.concatenate(
-        [np.maximum(first[:, :2], second[:, :2]), np.minimum(first[:, 2:], second[:, 2:])], axis=1
-    )
+def _area(pixels: np.ndarray) -> np.ndarray:
+    return np.maximum(pixels[2] - pixels[0], 0) * np.maximum(pixels[3] - pixels[1], 0)
 
 
-def _area(pixels):
-    return np.maximum(pixels[:, 2:] - pixels[:, :2], 0).prod(axis=1)
+def _length(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
+    return np.maximum(stop - start, 0).sum(axis=1, dtype=np.int64)
 
 
-def _round_away(values):
-    return np.copysign(np.floor(np.abs(values) + np.float32(0.5)), values)
+def _rounded(values: np.ndarray) -> np.ndarray:
+    """To whole numbers, half away from zero; float32 to float64, where adding one half is exact."""
+    exact = values.astype(np.float64)
+    return np.trunc(exact + np.copysign(0.5, exact))
 
 
-def _corners(regions: Regions) -> np.ndarray:
-    return np.where(regions.length == 4, 4, np.maximum(regions.length // 2, 1))
+def _joined(regions: Sequence[Regions]) -> Regions:
+    width = max(part.values.shape[1] for part in regions)
+    values = np.full((sum(len(part.length) for part in regions), width), np.nan)
+    end = 0
+    for part in regions:
+        values[end : end + len(part.length), : part.values.shape[1]] = part.values
+        end += len(part.length)
+    return Regions(values, np.concatenate([part.length for part in regions]))
 
 
-def _finite(regions: Regions) -> np.ndarray:
-    used = np.arange(regions.values.shape[1]) < (regions.length)[:, None]
-    return ((np.abs(regions.values) < FARTHEST) | ~used).all(axis=1) & (regions.length > 0)
+def _drawable(regions: Regions) -> np.ndarray:
+    """Whether there is a region and all its coordinates are numbers within reach, bool ``[N]``."""
+    unused = np.arange(regions.values.shape[1])[:, None] >= regions.length
+    return ((np.abs(regions.values.T) < FARTHEST) | unused).all(axis=0) & (regions.length > 0)
 
 
-def _rows(regions: Regions, rows: np.ndarray) -> Regions:
-    return Regions(regions.values[rows], regions.length[rows])
+def _corners(
+    regions: Regions, values: np.ndarray, inclusive: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners x and y ``[K, N]``, the last one repeated, and their number ``[N]``.
+
+    Those of a rectangle are (x, y) and (x + w - inclusive, y + h - inclusive); of what is not drawable
+    there are none, and they are 0.
+    """
+    drawable = _drawable(regions)
+    columns = max(4, values.shape[1] // 2 * 2)
+    points = np.zeros((columns, len(values)))
+    points[: values.shape[1]] = values.T[:columns]
+    points[:, ~drawable] = 0.0
+    points[2:4] += np.where((regions.length == 4) & drawable, points[:2] - inclusive, 0.0)
+    corners = np.where(drawable, regions.length // 2, 0)
+    last = np.minimum(np.arange(columns // 2)[:, None], np.maximum(corners - 1, 0))
+    x, y = (np.take_along_axis(points[side::2], last, axis=0) for side in (0, 1))
+    return x, y, corners
 
 
-def _vertices(regions: Regions, dtype=np.float64):
-    values = regions.values.astype(dtype)
-    corners = _corners(regions)
-    k = max(4, int(corners.max(initial=4)))
-    index = np.minimum(np.arange(k), corners[:, None] - 1)
-    rect = (regions.length == 4)[:, None]
-    if values.shape[1] < 4:
-        values = np.pad(values, ((0, 0), (0, 4 - values.shape[1])))
-    left, top, w, h = values[:, :4].T
-    px, py = np.stack([left, left + w, left + w, left], 1), np.stack([top, top, top + h, top + h], 1)
-    four = np.minimum(np.arange(k), 3)
-    last = values.shape[1] // 2 - 1
-    x = np.where(rect, px[:, four], np.take_along_axis(values[:, 0::2], np.minimum(index, last), 1))
-    y = np.where(rect, py[:, four], np.take_along_axis(values[:, 1::2], np.minimum(index, last), 1))
-    return x, y
+def _geometries(regions: Regions) -> np.ndarray:
+    """Shapely geometries of drawable regions, valid ones."""
+    x, y, _ = _corners(regions, regions.values, 0.0)
+    rectangle = regions.length == 4
+    geometries = np.empty(len(rectangle), object)
+    (x1, x2), (y1, y2) = x[:2, rectangle], y[:2, rectangle]
+    geometries[rectangle] = shapely.box(x1, y1, x2, y2)
+    geometries[~rectangle] = shapely.polygons(np.stack([x.T, y.T], axis=2)[~rectangle])
+    invalid = ~shapely.is_valid(geometries)
+    geometries[invalid] = shapely.make_valid(geometries[invalid])
+    return geometries
