@@ -180,6 +180,7 @@ def test_a_benchmark_nobody_wrote_a_reader_for_needs_only_a_json(tmp_path):
             "2 values in 'absent' for 1",
         ),
         ('{"a": {"img_names": ["1.jpg"], "gt_rect": []}}', "rows of 4 or 8"),
+        ('{"a": {"img_names": ["1.jpg"], "gt_rect": [[NaN, 2, 3, 4]]}}', "row 1 of 'gt_rect' holds a number"),
         ('{"a": {"img_names": ["1.jpg"], "gt_rect": [[1,2,3,4],[1,2,3,4]]}}', "1 images but 2 annotated"),
     ],
 )

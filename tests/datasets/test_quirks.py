@@ -58,6 +58,21 @@ def test_otb_is_read_as_got10k_reads_it(tmp_path):
     assert [name in ours.layout.result_names(s.name) for name, s in zip(theirs.seq_names, ours)] == [True] * 5
 
 
+@pytest.mark.parametrize(
+    ("name", "first", "last"),
+    [
+        *[("BlurCar1", 247, 988), ("BlurCar3", 3, 359), ("BlurCar4", 18, 397), ("David", 300, 770)],
+        *[("Diving", 1, 215), ("Football1", 1, 74), ("Freeman3", 1, 460), ("Freeman4", 1, 283)],
+        ("Tiger1", 6, 354),
+    ],
+)
+def test_otb_uses_only_a_part_of_some_videos(tmp_path, name, first, last):
+    """The ranges on the benchmark's site and in pytracking's list of sequences."""
+    images(tmp_path / name / "img", (first - 1, first, last, last + 1))
+    boxes(tmp_path / name / "groundtruth_rect.txt", 2)
+    assert numbers(opened("OTB100", tmp_path)[name]) == [first, last]
+
+
 def test_uav123_parts_begin_where_got10k_says(tmp_path):
     """All 123 sequences; of each video only the first two images of each part are there."""
     meta = json.loads(Path(got10k_uav123.__file__).with_suffix(".json").read_text())["UAV123"]
@@ -164,7 +179,7 @@ def test_need_for_speed_repacked_by_pytracking(tmp_path):
 
 def test_lasot_and_its_extension_in_one_folder(tmp_path):
     """Each takes its own; airplane-2 is a training video, atv-11 is none of the extension's."""
-    for name in ("airplane-1", "airplane-2", "atv-2", "atv-11", "monkey-17"):
+    for name in ("airplane-1", "airplane-2", "atv-1", "atv-10", "atv-11", "monkey-17"):
         folder = tmp_path / name.partition("-")[0] / name
         images(folder / "img", range(1, 4), "{:08d}.jpg")
         boxes(folder / "groundtruth.txt", 2 if name == "monkey-17" else 3)
@@ -172,13 +187,13 @@ def test_lasot_and_its_extension_in_one_folder(tmp_path):
         (folder / "out_of_view.txt").write_text("1,0,0\n")
     lasot, extension = opened("LaSOT", tmp_path), opened("LaSOT_extension_subset", tmp_path)
     assert [sequence.name for sequence in lasot] == ["airplane-1", "monkey-17"]
-    assert [sequence.name for sequence in extension] == ["atv-2"]
-    assert extension["atv-2"].present.tolist() == [False, False, True]
+    assert [sequence.name for sequence in extension] == ["atv-1", "atv-10"]
+    assert extension["atv-10"].present.tolist() == [False, False, True]
     monkey = lasot["monkey-17"]  # more images than annotated frames
     assert monkey.extra_frames and len(monkey.frames) == 3 and len(monkey.ground_truth) == 2
-    (tmp_path / "atv" / "atv-2" / "out_of_view.txt").write_text("1,0\n")
+    (tmp_path / "atv" / "atv-10" / "out_of_view.txt").write_text("1,0\n")
     with pytest.raises(UserError, match=r"out_of_view\.txt: 2 values for 3 boxes"):
-        _ = opened("LaSOT_extension_subset", tmp_path)["atv-2"].annotation
+        _ = opened("LaSOT_extension_subset", tmp_path)["atv-10"].annotation
 
 
 def test_got10k_splits_by_name(tmp_path):
