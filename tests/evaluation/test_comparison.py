@@ -73,7 +73,7 @@ def test_resampling_equals_summarising_the_drawn_videos(name, seed, videos):
         values = protocol.summarise(drawn).values
         for column in protocol.columns:
             if column.better:
-                assert fast[column.key][row] == pytest.approx(values[column.key], abs=1e-6), column.key
+                assert fast[column.key][row] == pytest.approx(values[column.key], abs=1e-6, nan_ok=True)
 
 
 def test_draws_are_whole_sets_of_videos_and_repeat():
