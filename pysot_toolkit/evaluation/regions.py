@@ -10,21 +10,19 @@ polygon are the same in nearly all of them; those of the truth are therefore kep
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import shapely
 
 from pysot_toolkit.evaluation.protocol import Regions
+from pysot_toolkit.evaluation.spans import LARGEST, ConvexRows, Counts, Placed, area, count
 
 Size = tuple[float, float]  # width, height in px
 
 FARTHEST = 2.0**30  # px; the references' 32-bit integers overflow beyond, so nothing is drawn there
-LARGEST = 4096  # px; rows of wider or higher polygons are not kept
-CELLS = 2**17  # rows of rasters in memory at a time
-PAIRS = 2**16  # pairs in memory at a time
-_NOWHERE = np.iinfo(np.int32).max  # the column of an edge in a row that it does not meet; sorts last
+PAIRS = 2**14  # pairs in memory at a time
 
 
 def regions_of(rows: np.ndarray) -> Regions:
@@ -79,23 +77,12 @@ class _Shapes(NamedTuple):
 
     def take(self, index: np.ndarray) -> _Shapes:
         return _Shapes(
-            self.x[:, index],
-            self.y[:, index],
+            self.x.take(index, axis=1),
+            self.y.take(index, axis=1),
             self.corners[index],
-            self.box[:, index],
+            self.box.take(index, axis=1),
             self.rectangle[index],
         )
-
-
-class _Rows(NamedTuple):
-    """What M polygons cover, each in a window of its own, one span a row."""
-
-    start: np.ndarray  # int32 [M, rows + 1] first column; rows that are empty or beyond the window: 0
-    stop: np.ndarray  # int32 [M, rows + 1] column behind the last one
-    area: np.ndarray  # int64 [M] px
-    low: np.ndarray  # float64 [2, M] left and top of the windows
-    height: np.ndarray  # int64 [M] rows of the windows
-    delicate: np.ndarray  # bool [M], see ``_spans_of_convex``
 
 
 class _Raster(ABC):
@@ -104,14 +91,26 @@ class _Raster(ABC):
     What depends on the truth alone is worked out once, so keep the object as long as the truth.
     """
 
-    _keeps_points: bool  # where a polygon covers a single column of a row, that pixel counts
+    _keeps_points: bool  # see ``spans.fill``
 
     def __init__(self, truth: Regions, bounds: Sequence[float] | None = None):
         self._bounds = bounds
         self._length = truth.length
         self._truth = self._shapes(truth)
-        self._kept, self._rows = self._keep_rows()
-        self._place_of = np.cumsum(self._kept) - 1  # of what is kept, in ``_rows``
+        self._low, size, _ = self._window(self._truth.box, self._truth.box)
+        placed = self._place(self._truth, self._low, size)
+        convex = placed.convex() & ((size > 0) & (size <= LARGEST)).all(axis=0)
+        if bounds is not None:
+            convex &= all(float(bound).is_integer() for bound in bounds)  # else windows may lie between px
+        order = np.argsort(-size[1])
+        order = order[convex[order]]
+        self._kept = np.full(len(convex), -1)  # a truth's place in ``_rows``
+        self._kept[order] = np.arange(len(order))
+        self._rows = ConvexRows(placed.take(order), size.take(order, axis=1), self._keeps_points)
+        # Relative to a window that starts further left or up, yet not below 0, corners stay exact in 32
+        # bits and round as they do relative to the polygon's own window, so that it covers the same.
+        self._movable = np.zeros((2, len(convex)), bool)
+        self._movable[:, order] = [~self._rows.delicate, np.ones(len(order), bool)]
 
     def overlaps(self, prediction: Regions) -> np.ndarray:
         """Overlap of each prediction with the truth of the same row: ``[n]``, n the shorter length."""
@@ -131,107 +130,40 @@ class _Raster(ABC):
     def _compare(self, frame: np.ndarray, prediction: Regions) -> np.ndarray:
         """Overlap of region n with the truth of ``frame[n]``: ``[N]``."""
         shapes = self._shapes(prediction)
-        low, size, overlap = self._window(self._truth.box[:, frame], shapes.box)
-        kept = shapes.rectangle & self._kept[frame]
-        if kept.any():
-            place = self._place_of[frame]
-            # Relative to a window that starts further left or up, yet not below 0, corners stay exact in
-            # 32 bits and round as they do relative to the polygon's own window.
-            moved = low >= 0
-            moved[0] &= ~self._rows.delicate[place]
-            kept &= ((self._rows.low[:, place] == low) | moved).all(axis=0)
+        low, size, overlap = self._window(self._truth.box.take(frame, axis=1), shapes.box)
         undecided = np.isnan(overlap)
-        for some, count in (
-            (np.flatnonzero(undecided & kept), self._count_kept),
+        kept = undecided & shapes.rectangle & (self._kept[frame] >= 0)
+        same = self._low.take(frame, axis=1) == low
+        kept &= (same | (self._movable.take(frame, axis=1) & (low >= 0))).all(axis=0)
+        for some, count_pixels in (
+            (np.flatnonzero(kept), self._count_kept),
             (np.flatnonzero(undecided & ~kept), self._count),
         ):
-            inner, union = count(frame[some], shapes.take(some), low[:, some], size[:, some])
-            overlap[some] = self._quotient(inner, union)
+            if len(some):
+                inner, union = count_pixels(
+                    frame[some], shapes.take(some), low.take(some, axis=1), size.take(some, axis=1)
+                )
+                overlap[some] = self._quotient(inner, union)
         drawable = (self._truth.corners[frame] > 0) & (shapes.corners > 0)
         self._except(overlap, drawable, (self._length[frame] == 0) | (prediction.length == 0))
         return overlap
 
-    def _count(
-        self, frame: np.ndarray, second: _Shapes, low: np.ndarray, size: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels in both and pixels in either of each pair, each int64 ``[N]``."""
-        first = self._truth.take(frame)
-        one, two = self._pixels(first, low, size), self._pixels(second, low, size)
-        inner = _area(np.concatenate([np.maximum(one[:2], two[:2]), np.minimum(one[2:], two[2:])]))
-        both = _area(one) + _area(two)
-        drawn = np.flatnonzero(~(first.rectangle & second.rectangle))
-        inner[drawn], both[drawn] = 0, 0
-        for block, top, rows in _blocks(size[1, drawn]):
-            part = drawn[block]
-            spans, others = (
-                self._spans(shapes.take(part), low[:, part], size[:, part], top, rows)
-                for shapes in (first, second)
-            )
-            both[part] += sum(_length(start, stop) for start, stop in spans + others)
-            inner[part] += sum(
-                _length(np.maximum(start, left), np.minimum(stop, right))
-                for start, stop in spans
-                for left, right in others
-            )
-        return inner, both - inner
-
-    def _spans(
-        self, shapes: _Shapes, low: np.ndarray, size: np.ndarray, top: int, rows: int
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Columns that are covered in rows ``top`` to ``top + rows`` of the windows, see ``_fill``."""
-        x, y = self._place(shapes, low)
-        row = np.arange(top, top + rows)
-        spans = _fill(x, y, shapes.corners, size, row, self._keeps_points)
-        rectangle = shapes.rectangle
-        left, upper, right, lower = self._pixels(shapes, low, size)[:, rectangle, None]
-        for number, (start, stop) in enumerate(spans):
-            inside = (row >= upper) & (row < lower) & (number == 0)
-            start[rectangle], stop[rectangle] = np.where(inside, left, 0), np.where(inside, right, 0)
-        return spans
-
     def _count_kept(
-        self, frame: np.ndarray, second: _Shapes, low: np.ndarray, size: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``_count`` of truths that are kept and rectangles."""
-        place = self._place_of[frame]
-        rows = self._rows
-        pixels = self._pixels(second, low, size)
-        shift = (rows.low[:, place] - low).astype(np.int64)
-        left, right = ((pixels[side] - shift[0]).astype(np.int32)[:, None] for side in (0, 2))
-        height = rows.height[place]
-        upper, lower = (np.clip(pixels[side] - shift[1], 0, height) for side in (1, 3))
-        inner = np.zeros(len(frame), np.int64)
-        for part, _, count in _blocks(height):
-            start, stop = rows.start[place[part], : count + 1], rows.stop[place[part], : count + 1]
-            for ends in (start, stop):
-                np.maximum(ends, left[part], out=ends)
-                np.minimum(ends, right[part], out=ends)
-            stop -= start
-            firsts = np.arange(len(part)) * (count + 1)
-            between = np.stack([firsts + upper[part], firsts + lower[part]], axis=1).ravel()
-            inner[part] = np.add.reduceat(stop.ravel(), between, dtype=np.int32)[::2]
-        inner[upper >= lower] = 0
-        return inner, rows.area[place] + _area(pixels) - inner
+        self, frame: np.ndarray, rectangles: _Shapes, low: np.ndarray, size: np.ndarray
+    ) -> Counts:
+        pixels = self._pixels(rectangles, low, size)
+        shift = (self._low.take(frame, axis=1) - low).astype(np.int64)
+        kept = self._kept[frame]
+        inner = self._rows.within(kept, pixels - np.concatenate([shift, shift]))
+        return inner, self._rows.area[kept] + area(pixels) - inner
 
-    def _keep_rows(self) -> tuple[np.ndarray, _Rows]:
-        """Which regions are polygons whose rows are kept, and those rows."""
-        shapes = self._truth
-        low, size, _ = self._window(shapes.box, shapes.box)
-        x, y = (points[:4] for points in self._place(shapes, low))
-        kept = ~shapes.rectangle & (shapes.corners > 2) & (shapes.corners <= 4) & _is_convex(x, y)
-        kept &= (shapes.box[2:] >= shapes.box[:2]).all(axis=0) & (size <= LARGEST).all(axis=0)
-        if self._bounds is not None:
-            kept &= all(float(bound).is_integer() for bound in self._bounds)  # else windows lie between px
-        x, y, low, size = x[:, kept], y[:, kept], low[:, kept], size[:, kept]
-        number, rows = size.shape[1], size[1].max(initial=0)
-        start, stop = np.zeros((2, number, rows + 1), np.int32)
-        delicate = np.zeros(number, bool)
-        for part, _, count in _blocks(size[1]):
-            start[part, :count], stop[part, :count], delicate[part] = _spans_of_convex(
-                x[:, part], y[:, part], size[:, part], count, self._keeps_points
-            )
-        area = (stop - start).sum(axis=1, dtype=np.int64)
-        return kept, _Rows(start, stop, area, low, size[1], delicate)
+    def _count(self, frame: np.ndarray, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> Counts:
+        truth = self._place(self._truth.take(frame), low, size)
+        return count(truth, self._place(shapes, low, size), size, self._keeps_points)
+
+    def _place(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> Placed:
+        x, y = self._moved(shapes, low)
+        return Placed(x, y, shapes.corners, shapes.rectangle, self._pixels(shapes, low, size))
 
     @abstractmethod
     def _shapes(self, regions: Regions) -> _Shapes:
@@ -244,7 +176,7 @@ class _Raster(ABC):
         """
 
     @abstractmethod
-    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _moved(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Corners ``[K, N]`` in windows that start at ``low``, whole numbers as float64."""
 
     @abstractmethod
@@ -302,7 +234,7 @@ class VotRaster(_Raster):
             nothing |= common / (areas[0] + areas[1] - common) <= 0
         return low, size, np.where(nothing, 0.0, np.nan)
 
-    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _moved(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return _rounded(shapes.x - low[0]), _rounded(shapes.y - low[1])
 
     def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -310,8 +242,7 @@ class VotRaster(_Raster):
         start, stop = sides.min(axis=0), sides.max(axis=0)
         stop += (stop > start).all(axis=0)
         pixels = np.concatenate([np.clip(start, 0, size), np.clip(stop, 0, size)]).astype(np.int64)
-        pixels[:, ~shapes.rectangle | (start == stop).any(axis=0)] = 0
-        return pixels
+        return pixels * (shapes.rectangle & (start < stop).all(axis=0))
 
     def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
@@ -352,7 +283,7 @@ class OfficialRaster(_Raster):
         outside = (low >= last).any(axis=0)
         return low, last - low + 1, np.where(same, 1.0, np.where(outside, 0.0, np.nan))
 
-    def _place(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _moved(self, shapes: _Shapes, low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return shapes.x - low[0], shapes.y - low[1]
 
     def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
@@ -365,130 +296,13 @@ class OfficialRaster(_Raster):
         stop = np.minimum(np.where(stop < 0, stop + size, stop), size)
         pixels = np.concatenate([start, np.maximum(stop, start)])
         seen = ((first <= end) & (last >= low)).all(axis=0)
-        pixels[:, ~(shapes.rectangle & seen & (shapes.corners > 0))] = 0
-        return pixels
+        return pixels * (shapes.rectangle & seen & (shapes.corners > 0))
 
     def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
         return inner / np.maximum(union, 1)
 
     def _except(self, overlap: np.ndarray, drawable: np.ndarray, missing: np.ndarray) -> None:
         pass
-
-
-def _fill(
-    x: np.ndarray, y: np.ndarray, corners: np.ndarray, size: np.ndarray, row: np.ndarray, keeps_points: bool
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Spans ``start, stop`` (int32 ``[N, rows]`` each) that polygons cover in some rows of their windows.
-
-    The spans of a row are disjoint, and empty ones are among them.
-
-    Args:
-        x, y: corners, whole px as float64, ``[K, N]``.
-        corners: number of corners, ``[N]``.
-        size: columns and rows of the windows, ``[2, N]``.
-        row: the rows.
-        keeps_points: ``_Raster._keeps_points``, where level edges also count.
-    """
-    edges = len(x)
-    nodes = np.full((edges, x.shape[1], len(row)), _NOWHERE, np.int32)
-    for edge in range(edges):
-        at, met, level = _meetings(x, y, edge, row)
-        met &= (edge < corners)[:, None] & (keeps_points | ~level)
-        np.copyto(nodes[edge], at, where=met, casting="unsafe")  # towards zero, as a cast in C
-    for last in range(edges - 1, 0, -1):
-        for k in range(last):
-            nodes[k : k + 2] = np.minimum(nodes[k], nodes[k + 1]), np.maximum(nodes[k], nodes[k + 1])
-    width = np.where(row < size[1, :, None], size[0, :, None], 0).astype(np.int32)
-    behind = np.zeros(nodes.shape[1:], np.int32)  # the column behind what is filled so far
-    free = np.ones(nodes.shape[1:], bool)  # the node does not end a span
-    spans = []
-    for k in range(edges - 1):
-        left, right = nodes[k], nodes[k + 1]
-        filled = left < right
-        if keeps_points:
-            filled |= (nodes[k + 2] == _NOWHERE) if k + 2 < edges else True
-        filled &= free & (right != _NOWHERE)
-        free = ~filled
-        stop = np.where(filled, np.clip(right, -1, width - 1) + 1, 0)
-        start = np.minimum(np.clip(np.maximum(left, behind), 0, width), stop)
-        behind = np.maximum(behind, stop)
-        spans.append((start, stop))
-    return spans
-
-
-def _spans_of_convex(
-    x: np.ndarray, y: np.ndarray, size: np.ndarray, rows: int, keeps_points: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """``_fill`` of convex polygons: the only span of each row, and whether a polygon is delicate.
-
-    It is where an edge meets a row at a whole number but for an error of rounding, and just below it:
-    the cast then takes off one, unless a window further left lets the error drown in the sum.
-    """
-    row = np.arange(rows)
-    left, right = np.full((x.shape[1], rows), np.inf), np.full((x.shape[1], rows), -np.inf)
-    for edge in range(len(x)):
-        at, met, level = _meetings(x, y, edge, row)
-        met &= ~level
-        np.minimum(left, at, out=left, where=met)
-        np.maximum(right, at, out=right, where=met)
-    empty = (left > right) | (row >= size[1, :, None])
-    left[empty], right[empty] = 0.0, -1.0
-    delicate = np.zeros(x.shape[1], bool)
-    for at in (left, right):
-        error = np.ceil(at) - at
-        delicate |= ((error > 0) & (error < 1e-6)).any(axis=1)
-    start, stop = left.astype(np.int32), right.astype(np.int32) + 1
-    if not keeps_points:
-        stop[stop == start + 1] = 0
-    width = size[0, :, None]
-    start = np.clip(start, 0, width)
-    return start, np.maximum(np.clip(stop, 0, width), start), delicate
-
-
-def _meetings(
-    x: np.ndarray, y: np.ndarray, edge: int, row: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Where the edge that ends in a corner meets rows: column and whether it does (``[N, rows]``), and
-    whether the edge is level (``[N, 1]``; the column is then the corner's).
-
-    The order of the operations is that of both references and decides about the last bit.
-    """
-    end_x, end_y = x[edge, :, None], y[edge, :, None]
-    across, down = x[edge - 1, :, None] - end_x, y[edge - 1, :, None] - end_y
-    level = down == 0
-    at = row - end_y
-    met = (row >= np.minimum(end_y, end_y + down)) & (row <= np.maximum(end_y, end_y + down))
-    at /= np.where(level, 1.0, down)
-    at *= across
-    at += end_x
-    return at, met, level
-
-
-def _is_convex(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Whether polygons of up to four corners ``[K, N]`` are convex and have an area, bool ``[N]``."""
-    across, down = x - np.roll(x, 1, axis=0), y - np.roll(y, 1, axis=0)
-    turn = across * np.roll(down, -1, axis=0) - down * np.roll(across, -1, axis=0)
-    return ((turn >= 0).all(axis=0) | (turn <= 0).all(axis=0)) & (turn != 0).any(axis=0)
-
-
-def _blocks(height: np.ndarray) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Rasters of similar height: indices, first row and number of rows, at most CELLS rows in all."""
-    order = np.argsort(-height)
-    done = 0
-    while done < len(order):
-        rows = int(height[order[done]])
-        part = order[done : done + max(1, CELLS // rows)]
-        for first in range(0, rows, CELLS):
-            yield part, first, min(CELLS, rows - first)
-        done += len(part)
-
-
-def _area(pixels: np.ndarray) -> np.ndarray:
-    return np.maximum(pixels[2] - pixels[0], 0) * np.maximum(pixels[3] - pixels[1], 0)
-
-
-def _length(start: np.ndarray, stop: np.ndarray) -> np.ndarray:
-    return np.maximum(stop - start, 0).sum(axis=1, dtype=np.int64)
 
 
 def _rounded(values: np.ndarray) -> np.ndarray:
