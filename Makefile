@@ -3,10 +3,11 @@
 # make test-all  the suite with the slow cases
 # make env       the environment alone, in .venv
 # make bench     everything in benchmarks/
+# make vot-env   the official VOT toolkit, in .venv-vot, for the tests of tests/interop that run it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all env bench
+.PHONY: demo test test-all env bench vot-env
 
 env: .venv/.installed
 
@@ -15,6 +16,19 @@ env: .venv/.installed
 	@$(PYTHON) -m venv .venv
 	@{ $(BIN)/python -m pip install --quiet --upgrade pip && \
 	   $(BIN)/python -m pip install --quiet --editable '.[test]'; } > .venv/install.log 2>&1 || { cat .venv/install.log; exit 1; }
+	@touch $@
+
+vot-env: .venv-vot/.installed
+
+# Its own environment: the toolkit's dependencies would replace ours. 0.7.4 is the last release that can run an
+# experiment with resets (0.8 and 0.9 refuse every tracker there), 0.9.0 does everything else.
+.venv-vot/.installed: tests/interop/vot_requirements.txt
+	@echo "environment: installing the official VOT toolkit into .venv-vot (half a minute)"
+	@$(PYTHON) -m venv .venv-vot
+	@{ .venv-vot/bin/python -m pip install --quiet --requirement tests/interop/vot_requirements.txt && \
+	   .venv-vot/bin/python -m pip install --quiet --no-deps vot-toolkit==0.9.0 && \
+	   .venv-vot/bin/python -m pip install --quiet --no-deps --target .venv-vot/resets vot-toolkit==0.7.4; \
+	 } > .venv-vot/install.log 2>&1 || { cat .venv-vot/install.log; exit 1; }
 	@touch $@
 
 demo: env

@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from config.errors import UserError
-from pysot_toolkit.testing.results import TrackResult
 from pysot_toolkit.trackers.images import BadImage, read_image
 
 
@@ -20,6 +19,18 @@ class Clip(NamedTuple):
     name: str
     frames: list[str]  # paths of the N images
     init_bbox: np.ndarray  # float64 [4], xywh px
+    bbox: np.ndarray | None = None  # float64 [M, 4], xywh px, of the annotated frames
+    polygon: np.ndarray | None = None  # float64 [M, 8], where the truth is no rectangle
+
+
+class TrackResult(NamedTuple):
+    """What a tracker said about one sequence of N frames."""
+
+    bboxes: np.ndarray  # float64 [N, 4], xywh px; given boxes where it was started, NaN where it did not run
+    scores: np.ndarray  # float64 [N]; 1 for a given box, 0 where a frame could not be read
+    seconds: np.ndarray  # float64 [N], the tracker alone, without reading the image; 0 where it did not run
+    unreadable: list[str]  # one message per frame that could not be read
+    code: np.ndarray | None = None  # int8 [N] with resets: 1 started, 2 failed, 0 skipped, 3 a box
 
 
 class OnePassTracker(Protocol):
@@ -30,14 +41,65 @@ class OnePassTracker(Protocol):
     def track(self, image: np.ndarray) -> tuple[np.ndarray, float]: ...
 
 
+class Recorder:
+    """A tracker at work on one sequence, and what it has said so far.
+
+    A frame that cannot be read keeps the last box, with score 0, and is named in the result.
+    """
+
+    def __init__(self, tracker: OnePassTracker, sequence: Clip) -> None:
+        count = len(sequence.frames)
+        self.tracker, self.name = tracker, sequence.name
+        self.bboxes, self.scores, self.seconds = np.full((count, 4), np.nan), np.zeros(count), np.zeros(count)
+        self.unreadable: list[str] = []
+
+    def start(self, index: int, image: np.ndarray | BadImage, bbox: np.ndarray) -> None:
+        """Give the tracker its target: ``bbox`` ``[4]`` in frame ``index``.
+
+        Raises:
+            BadImage: the frame cannot be read.
+            UserError: there is no usable box.
+        """
+        box = np.asarray(bbox, dtype=np.float64)
+        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+            raise UserError(
+                f"sequence '{self.name}': its box {box.tolist()} of frame {index + 1} is no visible (x, y, w, h); "
+                "mend its annotation"
+            )
+        if isinstance(image, BadImage):
+            raise image
+        begin = time.perf_counter()
+        self.tracker.initialize(image, box.copy())
+        self.seconds[index] = time.perf_counter() - begin
+        self.bboxes[index], self.scores[index] = box, 1.0
+
+    def follow(self, index: int, image: np.ndarray | BadImage) -> None:
+        """Let the tracker find its target in frame ``index``.
+
+        Raises:
+            ValueError: it answered with a box that is not four finite numbers.
+        """
+        if isinstance(image, BadImage):
+            self.bboxes[index] = self.bboxes[index - 1]
+            self.unreadable.append(str(image))
+            return
+        begin = time.perf_counter()
+        self.bboxes[index], self.scores[index] = self.tracker.track(image)
+        self.seconds[index] = time.perf_counter() - begin
+        if not np.isfinite(self.bboxes[index]).all():
+            raise ValueError(f"the tracker's box of frame {index + 1} is {self.bboxes[index].tolist()}")
+
+    def result(self, code: np.ndarray | None = None) -> TrackResult:
+        """All of it."""
+        return TrackResult(self.bboxes, self.scores, self.seconds, self.unreadable, code)
+
+
 def run_sequence(
     tracker: OnePassTracker,
     sequence: Clip,
     on_frame: Callable[[], None] | None = None,
 ) -> TrackResult:
     """Start ``tracker`` on the first frame's given box and let it follow the target to the end.
-
-    A frame that cannot be read keeps the last box, with score 0, and is named in the result.
 
     Args:
         on_frame: called after each frame, for a progress line.
@@ -47,36 +109,18 @@ def run_sequence(
         UserError: the sequence has no usable first box.
         ValueError: the tracker answered with a box that is not four finite numbers.
     """
-    first = np.asarray(sequence.init_bbox, dtype=np.float64)
-    if first.shape != (4,) or not np.isfinite(first).all() or (first[2:] <= 0).any():
-        raise UserError(
-            f"sequence '{sequence.name}': its first box {first.tolist()} is no visible (x, y, w, h); mend its annotation"
-        )
-    count = len(sequence.frames)
-    bboxes, scores, seconds = np.empty((count, 4)), np.zeros(count), np.zeros(count)
-    bboxes[0], scores[0] = first, 1.0
-    unreadable: list[str] = []
-    for i, image in enumerate(_images(sequence.frames)):
-        start = time.perf_counter()
+    recorder = Recorder(tracker, sequence)
+    for i, image in enumerate(read_images(sequence.frames)):
         if i == 0:
-            if isinstance(image, BadImage):
-                raise image
-            tracker.initialize(image, first.copy())
-        elif isinstance(image, BadImage):
-            bboxes[i] = bboxes[i - 1]
-            unreadable.append(str(image))
+            recorder.start(i, image, sequence.init_bbox)
         else:
-            bbox, score = tracker.track(image)
-            bboxes[i], scores[i] = bbox, score
-            if not np.isfinite(bboxes[i]).all():
-                raise ValueError(f"the tracker's box of frame {i + 1} is {bboxes[i].tolist()}")
-        seconds[i] = time.perf_counter() - start
+            recorder.follow(i, image)
         if on_frame is not None:
             on_frame()
-    return TrackResult(bboxes, scores, seconds, unreadable)
+    return recorder.result()
 
 
-def _images(paths: list[str]) -> Iterator[np.ndarray | BadImage]:
+def read_images(paths: list[str]) -> Iterator[np.ndarray | BadImage]:
     """The images in order; the next one is decoded while the tracker works on this one."""
     with ThreadPoolExecutor(max_workers=1) as reader:
         following: Future[np.ndarray | BadImage] | None = None

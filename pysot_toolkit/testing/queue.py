@@ -15,7 +15,8 @@ from config.environment import var_dir
 from config.errors import UserError
 from config.settings import Settings
 from pysot_toolkit.datasets.base import Sequence as BenchmarkSequence
-from pysot_toolkit.testing.one_pass import Clip, OnePassTracker, run_sequence
+from pysot_toolkit.testing.layouts import layout_of
+from pysot_toolkit.testing.one_pass import Clip, OnePassTracker
 from pysot_toolkit.testing.ranks import (
     DONE,
     FRAMES,
@@ -143,11 +144,14 @@ def run_queue(
 
 
 def read_clips(sequences: Iterable[BenchmarkSequence], dataset: str) -> tuple[list[Clip], list[Failure]]:
-    """The frames and first box of each sequence; those whose files are broken are failures."""
+    """The frames and true regions of each sequence; those whose files are broken are failures."""
     clips, failures = [], []
     for sequence in sequences:
         try:
-            clips.append(Clip(sequence.name, sequence.frames, sequence.init_bbox))
+            annotation = sequence.annotation
+            clips.append(
+                Clip(sequence.name, sequence.frames, sequence.init_bbox, annotation.bbox, annotation.polygon)
+            )
         except UserError as error:
             failures.append(Failure(dataset, sequence.name, str(error), user=True))
     return clips, failures
@@ -269,7 +273,7 @@ class _Worker:
             self._count(1)
 
         try:
-            result = run_sequence(tracker, task.sequence, on_frame)
+            result = layout_of(self.dataset).run(tracker, task.sequence, on_frame)
             note_origin(self.var, self.dataset, label, self.origins[label])
             write_result(self.var, self.dataset, label, name, result)
         except FAILURES as error:

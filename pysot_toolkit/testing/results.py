@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +11,9 @@ import numpy as np
 from config.errors import UserError
 from config.files import read_bytes, read_json, sha256, write_json, write_text
 from config.settings import Settings
-from pysot_toolkit.datasets.base import BENCHMARKS
-
-
-class TrackResult(NamedTuple):
-    """What a tracker said about one sequence of N frames."""
-
-    bboxes: np.ndarray  # float64 [N, 4], xywh px; the first one is the given box
-    scores: np.ndarray  # float64 [N]; 1 for the given box, 0 where a frame could not be read
-    seconds: np.ndarray  # float64 [N], the tracker alone, without reading the image
-    unreadable: list[str]  # one message per frame that could not be read
+from pysot_toolkit.evaluation.vot_results import bounding_boxes, parse_trajectory
+from pysot_toolkit.testing.layouts import layout_of
+from pysot_toolkit.testing.one_pass import TrackResult
 
 
 def result_root(var: Path, dataset: str) -> Path:
@@ -31,26 +22,15 @@ def result_root(var: Path, dataset: str) -> Path:
 
 
 def result_file(var: Path, dataset: str, tracker: str, sequence: str) -> Path:
-    """The file with the boxes of one sequence.
-
-    Benchmarks with repeated results (GOT-10k) keep ``{tracker}/{seq}/{seq}_001.txt`` with
-    ``{seq}_time.txt`` beside it (got10k toolkit), the others ``{tracker}/{seq}.txt`` (pysot toolkit).
+    """The file with the boxes of one sequence, where the toolkit of its benchmark looks for it.
 
     Raises:
-        UserError: a name that is no file name.
+        UserError: a name that is no file name, or a benchmark whose results are no boxes.
     """
     for name in (dataset, tracker, sequence):
         if not name or name in (".", "..") or os.sep in name or "\0" in name:
             raise UserError(f"'{name}' cannot name a result file; give a name without '{os.sep}'")
-    folder = result_root(var, dataset) / tracker
-    if _with_times(dataset):
-        return folder / sequence / f"{sequence}_001.txt"
-    return folder / f"{sequence}.txt"
-
-
-def time_file(box_file: Path) -> Path:
-    """GOT-10k's file of seconds per frame, beside its file of boxes."""
-    return box_file.with_name(f"{box_file.parent.name}_time.txt")
+    return result_root(var, dataset) / tracker / layout_of(dataset).parts[-1].path.format(sequence)
 
 
 def write_result(var: Path, dataset: str, tracker: str, sequence: str, result: TrackResult) -> None:
@@ -59,10 +39,9 @@ def write_result(var: Path, dataset: str, tracker: str, sequence: str, result: T
     Raises:
         UserError: the disk is full or not writable; nothing is left behind.
     """
-    path = result_file(var, dataset, tracker, sequence)
-    if _with_times(dataset):
-        write_text(time_file(path), "".join(f"{seconds:.8f}\n" for seconds in result.seconds))
-    write_text(path, "".join(f"{x:.4f},{y:.4f},{w:.4f},{h:.4f}\n" for x, y, w, h in result.bboxes))
+    folder = result_root(var, dataset) / tracker
+    for part in layout_of(dataset).parts:
+        write_text(folder / part.path.format(sequence), part.write(result))
 
 
 def result_fault(var: Path, dataset: str, tracker: str, sequence: str, frames: int) -> str | None:
@@ -70,37 +49,39 @@ def result_fault(var: Path, dataset: str, tracker: str, sequence: str, frames: i
 
     Any other text names the file and what is wrong with it.
     """
-    path = result_file(var, dataset, tracker, sequence)
-    wanted = [(path, 4)] + ([(time_file(path), 1)] if _with_times(dataset) else [])
-    if not any(file.exists() for file, _ in wanted):
+    folder, parts = result_root(var, dataset) / tracker, layout_of(dataset).parts
+    files = [folder / part.path.format(sequence) for part in parts]
+    present = [file.exists() for file in files]
+    if not any(present):
         return ""
-    for file, columns in wanted:
+    for part, file, exists in zip(parts, files, present):
+        if not exists:
+            if part.needed:
+                return f"{file}: is missing"
+            continue
         try:
-            text = file.read_text("ascii")
-        except FileNotFoundError:
-            return f"{file}: is missing"
-        except (OSError, UnicodeDecodeError) as error:
-            return f"{file}: cannot be read ({error})"
-        values = _numbers(text)
-        if values is None or values.size % columns:
-            return f"{file}: is not a table of {columns} numbers per line"
-        if values.size != frames * columns:
-            return f"{file}: has {values.size // columns} of {frames} frames"
-        if not text.endswith("\n"):  # the last number may have lost digits
+            content = file.read_bytes()
+            lines = part.lines(content)
+        except (OSError, ValueError) as error:
+            return f"{file}: {error}"
+        if lines != frames:
+            return f"{file}: has {lines} of {frames} frames"
+        if not content.endswith(b"\n"):  # the last number may have lost digits
             return f"{file}: its last line is not finished"
     return None
 
 
 def read_boxes(path: Path) -> np.ndarray:
-    """The boxes of a complete result file, float64 ``[N, 4]``.
+    """The boxes of a complete result file, float64 ``[N, 4]``: NaN where the tracker gave none, the upright
+    rectangle about a polygon.
 
     Raises:
-        UserError: it is not a table of four numbers per line.
+        UserError: it is no result file.
     """
-    values = _numbers(read_bytes(path, "result file").decode("ascii", "replace"))
-    if values is None or values.size % 4:
-        raise UserError(f"{path}: is not a table of 4 numbers per line; track this sequence again")
-    return values.reshape(-1, 4)
+    try:
+        return bounding_boxes(parse_trajectory(read_bytes(path, "result file")).regions)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; track this sequence again") from error
 
 
 class Origin(NamedTuple):
@@ -139,18 +120,3 @@ def note_origin(var: Path, dataset: str, tracker: str, origin: Origin) -> None:
 
 def _note(var: Path, dataset: str, tracker: str) -> Path:
     return result_root(var, dataset) / tracker / "checkpoint.json"
-
-
-def _with_times(dataset: str) -> bool:
-    return dataset in BENCHMARKS.names() and BENCHMARKS.get(dataset).results == "repeated"
-
-
-def _numbers(text: str) -> np.ndarray | None:
-    """All numbers of a text separated by commas and white space; None where it is not that."""
-    separated: Sequence[str] = text.replace(",", " ").split()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        try:
-            return np.array(separated, dtype=np.float64)
-        except (ValueError, DeprecationWarning):
-            return None

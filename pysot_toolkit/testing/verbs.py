@@ -12,6 +12,7 @@ from pysot_toolkit.datasets.base import Benchmark
 from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.testing.checkpoints import epoch_range, find_checkpoint, find_epochs, tracker_name
 from pysot_toolkit.testing.launch import run_child, script, under_mpi
+from pysot_toolkit.testing.layouts import layout_of
 from pysot_toolkit.testing.queue import Candidate, report, run_queue
 from pysot_toolkit.testing.ranks import check_gpus, launched_rank, launched_size, parse_gpus
 from pysot_toolkit.trackers.base import TRACKERS
@@ -23,6 +24,7 @@ def run_test(options: argparse.Namespace, settings: Settings) -> int:
     Options: ``dataset``, ``arch``, ``resume``, ``name``, ``video``, ``vis``.
     """
     TRACKERS.get(options.arch)
+    layout_of(options.dataset)
     checkpoint = find_checkpoint(options.resume, settings)
     name = options.name or tracker_name(checkpoint)
     benchmark = open_benchmark(options.dataset, settings)
@@ -51,6 +53,7 @@ def run_test_epochs(options: argparse.Namespace, settings: Settings) -> int:
     gpus = parse_gpus(options.gpus)
     command = under_mpi([*script("test_epochs.py"), *sys.argv[1:]], options.threads)
     TRACKERS.get(options.arch)
+    layout_of(options.dataset)
     candidates, missing = find_epochs(options.proj_path, epochs, options.ts_tag, settings)
 
     def benchmark() -> Benchmark:
