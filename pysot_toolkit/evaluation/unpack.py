@@ -23,8 +23,8 @@ Parts = tuple[str, ...]
 
 _ARRANGEMENT = "1"  # counts up when this file places results elsewhere, so that old caches are left alone
 _EXPERIMENT = {"vot": "baseline", "votlt": "longterm"}  # folder between tracker and video, by layout
-_ENDINGS = {"masks": (".png",)}  # of result files, by layout; elsewhere:
-_TEXTS = (".txt", ".value")
+_TEXTS = (".txt", ".value")  # endings of result files, where the layout has no others:
+_ENDINGS = {"masks": (".png",), "vot": (*_TEXTS, ".bin"), "votlt": (*_TEXTS, ".bin")}
 _BESIDE = ("_time", "_object_presence_scores")  # after a video's name, beside its boxes
 _ARCHIVE = re.compile(r"\.(zip|tgz|tbz2?|txz|tar(\.\w+)?)$", re.IGNORECASE)
 

@@ -99,6 +99,28 @@ def test_files_of_no_folder_belong_to_a_tracker_named_as_the_archive(bench, tmp_
     assert tree(root) == {f"{dataset}/DiMP v1.2/{file}": data for file, data in inner.items()}
 
 
+@pytest.mark.parametrize(("dataset", "experiment"), [("VOT2018", "baseline"), ("VOT2018-LT", "longterm")])
+def test_the_vot_toolkit_s_experiment_is_taken_with_its_binary_files(tmp_path, dataset, experiment):
+    options = at(tmp_path, dataset)
+    name = next(iter(open_benchmark(dataset, options))).name
+    wanted = {
+        f"T/{experiment}/{name}/{name}_{end}": b"\1"
+        for end in ("001.bin", "001.txt", "time.txt", "001_time.value")
+    }
+    others = {
+        f"T/realtime/{name}/{name}_001.bin": b"\2",
+        f"T/{name}.txt": b"\3",
+        f"T/{experiment}/{name}/log.txt": b"\4",
+    }
+    source = write_zip(
+        tmp_path / "results.zip",
+        [(f"workspace/results/{file}", data) for file, data in {**wanted, **others}.items()],
+    )
+    assert tree(unpack(options, dataset, source)) == {
+        f"{dataset}/{file}": data for file, data in wanted.items()
+    }
+
+
 def pytracking(files: Files, prefix: str) -> Files:
     """As pytracking publishes them: networks of the same settings, tabs, prefixes before videos' names, times beside."""
     named = {}
