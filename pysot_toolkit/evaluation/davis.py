@@ -167,7 +167,7 @@ def _paired(truth: Truth, runs: Runs) -> list[Path | None]:
     absent, foreign = set(wanted) - given.keys(), given.keys() - set(wanted)
     if absent and foreign:
         raise Unscorable(
-            f"{given[min(foreign)]}: is no annotated frame, while there is no mask {min(absent)}"
+            f"{given[min(foreign)]}: is no annotated frame, while there is no mask {min(absent)}", "broken"
         )
     return [given.get(name) for name in wanted]
 
@@ -188,7 +188,9 @@ def _frame_scores(truth: Truth, results: Sequence[Path | None]) -> dict[int, np.
                 table.setdefault(number, np.full((2, len(results) - 2), np.nan))
         highest = max(highest, int(result.max()))
     if highest > max(table, default=0):
-        raise Unscorable(f"object {highest} in its masks, {max(table, default=0)} objects in the annotation")
+        raise Unscorable(
+            f"object {highest} in its masks, {max(table, default=0)} objects in the annotation", "broken"
+        )
     return table
 
 
@@ -211,8 +213,8 @@ def _result(path: Path, shape: tuple[int, int], single: bool) -> np.ndarray:
     try:
         mask = read_mask(path)
     except ValueError as error:
-        raise Unscorable(f"{path}: {error}") from error
+        raise Unscorable(f"{path}: {error}", "broken") from error
     if mask.shape != shape:
         sizes = "{1} x {0} px, the annotation {3} x {2}".format(*mask.shape, *shape)
-        raise Unscorable(f"{path}: is {sizes}")
+        raise Unscorable(f"{path}: is {sizes}", "broken")
     return (mask != 0).astype(np.uint8) if single else mask

@@ -232,7 +232,7 @@ def _score(
                             protocol.score(job.truth, runs.repetition(number)) for number in several
                         ]
             except Unscorable as refusal:
-                faults.append(Fault(job.truth.name, "refused", "", f"{protocol.name}: {refusal}"))
+                faults.append(Fault(job.truth.name, refusal.kind, "", f"{protocol.name}: {refusal}"))
         overlap = _overlap(job.truth, runs) if keep_overlaps and runs is not None and runs.boxes else None
         outcomes.append(_Outcome(scores, faults, overlap, repeats))
     return outcomes

@@ -111,7 +111,17 @@ class Curve(NamedTuple):
 
 
 class Unscorable(Exception):
-    """A protocol refuses a sequence, as its reference program does; the message says why."""
+    """A protocol leaves out a sequence; the message says why.
+
+    Args:
+        reason: what is wrong.
+        kind: of the ``Fault``: "refused", where the reference program refuses such a result; "broken", where it
+            does not fit the annotation.
+    """
+
+    def __init__(self, reason: str, kind: str = "refused") -> None:
+        super().__init__(reason)
+        self.kind = kind
 
 
 class Protocol(ABC):

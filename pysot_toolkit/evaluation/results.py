@@ -54,7 +54,12 @@ def foreign_results(folder: Path, faults: list[Fault], sequences: int) -> list[F
     if sequences == 0 or sum(fault.kind == "missing" for fault in faults) < sequences:
         return faults
     other = next(
-        (path for path in sorted(folder.rglob("*.txt")) if not path.name.endswith("_time.txt")), None
+        (
+            path
+            for path in sorted(folder.rglob("*.*"))
+            if path.suffix in (".txt", ".png") and not path.name.endswith("_time.txt")
+        ),
+        None,
     )
     if other is None:
         return faults
