@@ -1,0 +1,1 @@
+"""What the HTML report is made of: its style, its script, and how text becomes markup."""
