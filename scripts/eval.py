@@ -13,7 +13,9 @@ from config.environment import resolve, var_dir
 from config.errors import UserError
 from pysot_toolkit.evaluation.comparison import write_comparison
 from pysot_toolkit.evaluation.evaluate import evaluate
+from pysot_toolkit.evaluation.pack import pack
 from pysot_toolkit.evaluation.tables import show
+from pysot_toolkit.evaluation.unpack import unpack
 
 
 def main() -> None:
@@ -45,10 +47,10 @@ def main() -> None:
     if options.num < 1:
         raise UserError(f"--num {options.num}: at least one process is needed")
 
-    results = resolve(options.tracker_path) if options.tracker_path else None
+    results = (
+        unpack(settings, options.dataset, resolve(options.tracker_path)) if options.tracker_path else None
+    )
     if options.pack:
-        from pysot_toolkit.evaluation.pack import pack
-
         say(str(pack(settings, options.dataset, options.pack, results)))
         return
     report = evaluate(

@@ -76,6 +76,10 @@ class Got10k(Protocol):
         mean = sum(weight * score.values["ao"] for weight, score in zip(weights, scores))
         return _scores(curve, mean, frames, mean_speed(scores, pooled=True), timed)
 
+    def resampled(self, scores: Sequence[Scores], counts: np.ndarray) -> dict[str, np.ndarray]:
+        """A sequence weighs as much as it has frames."""
+        return super().resampled(scores, counts * np.array([score.frames for score in scores]))
+
 
 def _rows(boxes: np.ndarray, index: np.ndarray) -> np.ndarray:
     """``boxes[index]``, NaN where the result ends before."""
