@@ -121,12 +121,10 @@ def draw_strip(
         image = draw_frame(sequence, index, predictions, scale=scale)
         x, y = round(left * scale), round(top * scale)
         part = image[y : y + size[1], x : x + size[0]]
-        # An image may differ by a pixel from the size that was stated.
-        part = cv2.copyMakeBorder(
-            part, 0, size[1] - part.shape[0], 0, size[0] - part.shape[1], cv2.BORDER_REPLICATE
-        )
+        tile = np.zeros((size[1], size[0], 3), np.uint8)  # an image may be smaller than the first one
+        tile[: part.shape[0], : part.shape[1]] = part
         _, data = cv2.imencode(
-            ".jpg", cv2.cvtColor(part, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+            ".jpg", cv2.cvtColor(tile, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
         )
         jpegs.append(data.tobytes())
     return Strip(segment, jpegs, size)
