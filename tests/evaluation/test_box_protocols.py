@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pysot_toolkit.evaluation import lasot, otb_got10k, pytracking
+from pysot_toolkit.evaluation import lasot, ope, otb_got10k, pytracking
 from pysot_toolkit.evaluation.boxes import repeat_previous
 from pysot_toolkit.evaluation.protocol import PROTOCOLS, Runs, Truth, Unscorable
 
@@ -155,6 +155,35 @@ def test_pytracking_is_its_definition_on_uav(track, benchmark, cut, flags):
         norm = [n + (norm_error <= t / 100) for n, t in zip(norm, range(51))]
     for key, counts in {"success": success, "precision": precision, "norm_precision": norm}.items():
         assert scores.curves[key].tolist() == [count / len(truth) for count in counts], key
+
+
+def test_pytracking_repeats_no_box_where_the_truth_is_unknown():
+    """A box without size there stays, and is what the next one without size repeats."""
+    truth = np.tile([10.0, 10, 20, 20], (4, 1))
+    truth[1] = math.nan
+    boxes = truth.copy()
+    boxes[1:3] = [50, 50, 0, 0]
+    errors = pytracking.frame_errors(Truth("video", truth, benchmark="UAV123"), boxes)
+    assert errors.overlap.tolist() == [1, -1, 0, 1]
+    boxes[1] = [10, 10, 20, 20]
+    errors = pytracking.frame_errors(Truth("video", truth, benchmark="UAV123"), boxes)
+    assert errors.overlap.tolist() == [1, -1, 1, 1]
+
+
+def test_boxes_that_end_with_their_last_pixel_keep_their_last_bits():
+    """pytracking and LaSOT's toolkit subtract and add the pixel; that moves exact ties with a threshold."""
+    random = np.random.default_rng(0)
+    truth, found = random.uniform([0, 0, 1, 1], [2, 2, 90, 90], (2, 2000, 4))
+    want = []
+    for g, p in zip(truth, found):
+        sides = [
+            max(0.0, min(g[a] + g[2 + a] - 1, p[a] + p[2 + a] - 1) - max(g[a], p[a]) + 1) for a in (0, 1)
+        ]
+        inner = sides[0] * sides[1]
+        want.append(inner / (g[2] * g[3] + p[2] * p[3] - inner))
+    assert pytracking.overlaps(truth, found).tolist() == want
+    assert (ope.overlaps(truth, found) != want).any()
+    np.testing.assert_allclose(ope.overlaps(truth, found), want, atol=1e-12)
 
 
 @pytest.mark.parametrize("protocol", PYTRACKING_FAMILY, ids=by_name)
