@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
+import numpy as np
 import torch
 
+from ltr.data.augment import MEAN, STD, normalise
+from ltr.data.crop import cut
 from ltr.models.layers.anchor_free import align_offsets, corners
 from ltr.models.registry import build_network
 from ltr.models.tracking.ocean import Ocean
+from pysot_toolkit.trackers.base import Prediction
+from pysot_toolkit.trackers.ocean import OceanTracker
 from tests.parity.cases import Comparison, inputs_of, one
 
 
@@ -74,7 +82,79 @@ def ocean_forward(folder, kit) -> None:
     compare.finish()
 
 
+class Recorder(OceanTracker):
+    """The tracker, remembering of every frame what the case asks for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.seen: dict[str, list] = {}
+
+    def update(self, outputs: Any, width: int, height: int) -> Prediction:
+        """As ``OceanTracker.update``."""
+        side = self.search_geometry().side
+        prediction = super().update(outputs, width, height)
+        for name, value in zip(("boxes", "best", "side"), (*prediction, side)):
+            self.seen.setdefault(name, []).append(value)
+        return prediction
+
+
+def ocean_tracker(folder, kit) -> None:
+    """Crops, box update from given outputs, and tracking with the network."""
+    _, case, golden = kit.load(folder)
+    compare, inputs, build = Comparison(case, golden, kit), inputs_of(case, kit), case["build"]
+    assert [list(MEAN), list(STD)] == [build["mean"], build["std"]]
+    names = ("penalty_k", "window_influence", "lr", "ratio", "template_size", "search_size")
+    factor = 1 + 2 * build["context"]
+    tracker = Recorder(
+        load_network(folder, kit),
+        torch.device("cpu"),
+        template_factor=factor,
+        **{name: build[name] for name in names},
+    )
+    start = one(inputs, "init_box")
+
+    still = _image(one(inputs, "/crop_image"))
+    geometry = []
+    for number, box in enumerate(one(inputs, "crop_boxes")):
+        tracker.bbox = np.array(box, np.float64)
+        places = {"template": tracker.template_geometry(), "search": tracker.search_geometry()}
+        for part, place in places.items():
+            pixels = cut(still, place, build[f"{part}_size"], still.mean((0, 1)))
+            compare.check(f"crop{number}_{part}", pixels.transpose(2, 0, 1), levels=1)
+        geometry.append([number for place in places.values() for number in place[:3]])
+    compare.check("geometry", np.array(geometry))
+
+    tracker.initialize(still, start)
+    for number in range(sum("/post_cls" in name for name in inputs)):
+        ends = {"pred_logits": "cls", "pred_boxes": "boxes", "align_logits": "align"}
+        outputs = {name: torch.from_numpy(one(inputs, f"/post_{end}{number}")) for name, end in ends.items()}
+        tracker.update(outputs, still.shape[1], still.shape[0])
+    for name, values in tracker.seen.items():
+        compare.check(f"post_{name}", np.array(values))
+
+    tracker.seen.clear()
+    frames = [_image(one(inputs, f"/frame{n}")) for n in range(sum("/frame" in name for name in inputs))]
+    tracker.initialize(frames[0], start)
+    pad = cv2.mean(frames[0])[:3]
+    template = cut(frames[0], tracker.template_geometry(), tracker.template_size, pad)
+    compare.check("net_template", normalise(torch.from_numpy(template)[None])[0])
+    for frame in frames[1:]:
+        place = tracker.search_geometry()
+        tracker.track(frame)
+    for name, values in tracker.seen.items():
+        compare.check(f"net_{name}", np.array(values))
+    search = cut(frames[-1], place, tracker.search_size, pad)
+    compare.check(f"net_search{len(frames) - 1}", normalise(torch.from_numpy(search)[None])[0])
+    compare.finish()
+
+
+def _image(array: np.ndarray) -> np.ndarray:
+    """A generated array ``[3, H, W]`` as an image, as the case says."""
+    return np.ascontiguousarray(array.astype(np.uint8).transpose(1, 2, 0))
+
+
 HANDLERS = {
     "ocean_forward": ocean_forward,
     "ocean_original_forward": ocean_forward,
+    "ocean_tracker": ocean_tracker,
 }
