@@ -21,7 +21,7 @@ from pysot_toolkit.evaluation.spans import LARGEST, ConvexRows, Counts, Placed, 
 
 Size = tuple[float, float]  # width, height in px
 
-FARTHEST = 2.0**30  # px; the references' 32-bit integers overflow beyond, so nothing is drawn there
+FARTHEST = 2.0**29  # px; the references' 32-bit integers overflow beyond, so nothing is drawn there
 PAIRS = 2**14  # pairs in memory at a time
 
 
@@ -42,7 +42,8 @@ def exact_overlaps(a: Regions, b: Regions, bounds: Size | None = None) -> np.nda
         bounds: both regions are cut to [0, width] x [0, height] first.
 
     Returns:
-        NaN where a side has no region or a coordinate that is not finite, 0 where neither has an area.
+        NaN where a side has no region, or a coordinate that is not a number or beyond ``FARTHEST``; 0
+        where neither has an area.
     """
     known = _drawable(a) & _drawable(b)
     first, second = (_geometries(Regions(side.values[known], side.length[known])) for side in (a, b))
@@ -117,7 +118,9 @@ class _Raster(ABC):
         return self.overlaps_many([prediction])[0]
 
     def overlaps_many(self, predictions: Sequence[Regions]) -> list[np.ndarray]:
-        """``overlaps`` of each (at least one), such as all repetitions, in less time."""
+        """``overlaps`` of each, such as all repetitions, in less time."""
+        if not predictions:
+            return []
         counts = [min(len(prediction.length), len(self._length)) for prediction in predictions]
         frame = np.concatenate([np.arange(count) for count in counts])
         joined = _joined([Regions(p.values[:n], p.length[:n]) for p, n in zip(predictions, counts)])
@@ -199,7 +202,7 @@ class VotRaster(_Raster):
 
     Corners are rounded half away from zero relative to the window of the pair, and a w x h rectangle
     covers (w + 1)(h + 1) pixels. ``overlaps`` holds 32-bit quotients: NaN where a side has no region or
-    where both cover no pixel, 0 where a coordinate is not finite.
+    where both cover no pixel, 0 where a coordinate is not a number or beyond ``FARTHEST``.
 
     Args:
         truth: N regions.
@@ -257,7 +260,7 @@ class OfficialRaster(_Raster):
     """Overlaps as ``vot.region.calculate_overlap`` of the vot-toolkit package has them.
 
     Coordinates are rounded half to even, and a w x h rectangle covers w x h pixels. A missing region, or
-    one with a coordinate that is not finite, covers nothing and lies at (0, 0); two regions that
+    one with a coordinate that is not a number or beyond ``FARTHEST``, covers nothing and lies at (0, 0); two regions that
     together are no wider or no higher than one pixel overlap by 1.
 
     Args:
@@ -268,7 +271,9 @@ class OfficialRaster(_Raster):
     _keeps_points = True
 
     def _shapes(self, regions: Regions) -> _Shapes:
-        x, y, corners = _corners(regions, np.round(regions.values.astype(np.float32)), 1.0)
+        with np.errstate(over="ignore"):  # beyond FARTHEST, and not drawn
+            whole = np.round(regions.values.astype(np.float32))
+        x, y, corners = _corners(regions, whole, 1.0)
         box = np.stack([x.min(0), y.min(0), x.max(0), y.max(0)])
         rectangle = regions.length == 4
         box[:, rectangle] = np.stack([x[0], y[0], x[1], y[1]])[:, rectangle]

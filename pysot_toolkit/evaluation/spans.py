@@ -51,6 +51,7 @@ def count(first: Placed, second: Placed, size: np.ndarray, keeps_points: bool) -
     """
     small = (size <= LARGEST).all(axis=0)
     plain = [side.rectangle | (side.convex() & small) for side in (first, second)]
+    # 0: both convex; 1: the first a rectangle, the second convex; 2: the reverse; 3: both rectangles
     kind = np.where(plain[0] & plain[1], first.rectangle + 2 * second.rectangle, 4)
     ways: list[Callable[..., Counts]] = [
         _count_convex,
