@@ -14,7 +14,7 @@ class EnvironmentSettings:
             # "Frames": "/data/my_videos",         one image folder or video file per video
         }
 
-        # Benchmarks, by the names in docs/benchmarks.md.
+        # Benchmarks, by the names in docs/datasets.md.
         # A pysot-style {name}.json is looked for in the folder, beside it, and in seq_files_dir.
         self.test_dataset_dirs = {
             # "OTB100": "/data/OTB100",

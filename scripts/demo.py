@@ -90,10 +90,10 @@ def checkpoints(settings: Settings) -> list[Candidate]:
 
 def pictures(settings: Settings, report: Report, tracker: str) -> list[Path]:
     """Tables, plots, and what the tracker did on its median test video; the files that were written."""
-    from pysot_toolkit.visualization.plots import draw_report  # matplotlib is slow to import
+    from pysot_toolkit.visualization.publish import publish  # matplotlib is slow to import
 
     folder = var_dir(settings, "reports", DATASET, VARIANT)
-    written = [*report.write(folder), *draw_report(report, folder)]
+    written = [*report.write(folder), *publish(report, folder, settings)]
     protocol = report.protocols[0]
     scores = report.scores[protocol.name][tracker].sequences
     ranked = sorted(scores, key=lambda name: scores[name].values[protocol.columns[0].key])

@@ -70,9 +70,9 @@ def main() -> None:
     written = report.write(folder)
     written.append(write_comparison(report, folder, options.against, options.runs))
     if options.vis:
-        from pysot_toolkit.visualization.plots import draw_report  # matplotlib is slow to import
+        from pysot_toolkit.visualization.publish import publish  # matplotlib is slow to import
 
-        written += draw_report(report, folder)
+        written += publish(report, folder, settings, results, options.against, options.runs)
     say(f"\n{len(written)} files in {folder}")
 
 

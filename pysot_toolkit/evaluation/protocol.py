@@ -47,9 +47,9 @@ class Truth(NamedTuple):
 class Runs(NamedTuple):
     """What a tracker wrote for one sequence: one array per repetition."""
 
-    boxes: list[
-        np.ndarray
-    ]  # float64 [n, 4] each, (x, y, w, h) px; n may differ from N; empty list for VOT and VOS
+    # float64 [n, 4] each, (x, y, w, h) px; n may differ from N. VOT: rectangles around the regions of the first
+    # repetition; VOS: none.
+    boxes: list[np.ndarray]
     seconds: np.ndarray | None = None  # float64 [n, repetitions], per frame; 0 or NaN where not measured
     presence: list[np.ndarray] | None = None  # float64 [n] each: confidence that the target is there
     supervised: list[SupervisedRun] | None = None  # VOT with resets, and VOT long-term

@@ -108,10 +108,8 @@ class _Raster(ABC):
         self._kept = np.full(len(convex), -1)  # a truth's place in ``_rows``
         self._kept[order] = np.arange(len(order))
         self._rows = ConvexRows(placed.take(order), size.take(order, axis=1), self._keeps_points)
-        # Relative to a window that starts further left or up, yet not below 0, corners stay exact in 32
-        # bits and round as they do relative to the polygon's own window, so that it covers the same.
-        self._movable = np.zeros((2, len(convex)), bool)
-        self._movable[:, order] = [~self._rows.delicate, np.ones(len(order), bool)]
+        self._reach = np.full((2, len(convex)), np.inf)
+        self._reach[0, order] = self._rows.reach
 
     def overlaps(self, prediction: Regions) -> np.ndarray:
         """Overlap of each prediction with the truth of the same row: ``[n]``, n the shorter length."""
@@ -136,8 +134,11 @@ class _Raster(ABC):
         low, size, overlap = self._window(self._truth.box.take(frame, axis=1), shapes.box)
         undecided = np.isnan(overlap)
         kept = undecided & shapes.rectangle & (self._kept[frame] >= 0)
-        same = self._low.take(frame, axis=1) == low
-        kept &= (same | (self._movable.take(frame, axis=1) & (low >= 0))).all(axis=0)
+        # Relative to a window that starts further left or up, yet not below 0, corners stay exact in 32
+        # bits and round as they do relative to the polygon's own window, so that it covers the same.
+        shift = self._low.take(frame, axis=1) - low
+        near = (low >= 0) & (shift <= self._reach.take(frame, axis=1))
+        kept &= ((shift == 0) | near).all(axis=0)
         for some, count_pixels in (
             (np.flatnonzero(kept), self._count_kept),
             (np.flatnonzero(undecided & ~kept), self._count),
@@ -241,11 +242,12 @@ class VotRaster(_Raster):
         return _rounded(shapes.x - low[0]), _rounded(shapes.y - low[1])
 
     def _pixels(self, shapes: _Shapes, low: np.ndarray, size: np.ndarray) -> np.ndarray:
-        sides = np.stack([_rounded(shapes.x[:2] - low[0]), _rounded(shapes.y[:2] - low[1])], axis=1)
-        start, stop = sides.min(axis=0), sides.max(axis=0)
-        stop += (stop > start).all(axis=0)
-        pixels = np.concatenate([np.clip(start, 0, size), np.clip(stop, 0, size)]).astype(np.int64)
-        return pixels * (shapes.rectangle & (start < stop).all(axis=0))
+        ends = _rounded(
+            np.stack([shapes.x[0], shapes.y[0], shapes.x[1], shapes.y[1]]) - np.concatenate([low, low])
+        )
+        start, stop = np.minimum(ends[:2], ends[2:]), np.maximum(ends[:2], ends[2:]) + 1
+        drawn = shapes.rectangle & (ends[:2] != ends[2:]).all(axis=0)
+        return np.concatenate([np.clip(start, 0, size), np.clip(stop, 0, size)]).astype(np.int64) * drawn
 
     def _quotient(self, inner: np.ndarray, union: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):

@@ -21,13 +21,14 @@ class Fault(NamedTuple):
 
     sequence: str
     # "missing", "broken": left out; "short": absent lines are failures; "long": cut; "nan", "negative": boxes
-    # that are no boxes, scored as the protocol does; "times": no speed; "refused": by one protocol
+    # that are no boxes, scored as the protocol does; "presence": no scores of it; "times": no speed;
+    # "refused": by one protocol
     kind: str
     path: str
     detail: str
 
 
-_COUNTED = ("missing", "broken", "short", "long", "nan", "negative")  # what changes a score
+_COUNTED = ("missing", "broken", "short", "long", "nan", "negative", "presence")  # what changes a score
 
 
 def refuse_faults(faults: Mapping[str, Sequence[Fault]]) -> None:
@@ -44,8 +45,7 @@ def refuse_faults(faults: Mapping[str, Sequence[Fault]]) -> None:
     if wrong:
         more = f" (the first {_NAMED} are named above)" if len(wrong) > _NAMED else ""
         raise UserError(
-            f"{len(wrong)} result files are not as they should be{more}; mend them, or average over what"
-            " exists with --allow-missing"
+            f"{len(wrong)} faulty results{more}; mend them, or average over what exists with --allow-missing"
         )
 
 
@@ -144,7 +144,7 @@ def read_runs(
         faults.append(Fault(names[0], "times", *fault))
     presence, fault = _read_beside(folder, name, "object_presence_scores", "_object_presence_scores.txt")
     if fault:
-        faults.append(Fault(names[0], "broken", *fault))
+        faults.append(Fault(names[0], "presence", *fault))
     return Runs(boxes, seconds, None if presence is None else list(presence.T)), faults
 
 

@@ -205,17 +205,21 @@ class ConvexRows:
         x, y = polygons.x[:4], polygons.y[:4]
         self.height = size[1]
         self.area = np.zeros(len(self.height), np.int64)  # px
-        # Some edge meets a row at a whole number but for an error of rounding, and just below it: the
-        # cast takes off one, unless a window further left lets the error drown in the sum.
-        self.delicate = np.zeros(len(self.height), bool)
+        # How many columns further left a window may start for the polygon to cover the same. Where an edge
+        # meets a row at a whole number but for an error of rounding, and just below it, the cast takes
+        # off one; further right the last bit of the sum is worth more, until the error drowns in it.
+        self.reach = np.full(len(self.height), np.inf)
         self._start, self._stop = np.zeros((2, len(self.height), size[1].max(initial=0) + 1), np.int16)
         for part, _, rows in blocks(self.height):
             left, right = _outline(x[:, part], y[:, part], np.arange(rows))
             empty = (left > right) | (np.arange(rows) >= size[1, part, None])
             left[empty], right[empty] = 0.0, -1.0
             for at in (left, right):
-                error = np.ceil(at) - at
-                self.delicate[part] |= ((error > 0) & (error < 1e-6)).any(axis=1)
+                whole = np.ceil(at)
+                error = whole - at
+                drowning = np.where(at < 0, 0, error * 2.0**53 - whole)
+                drowning[(error == 0) | (error > 1e-6)] = np.inf
+                self.reach[part] = np.minimum(self.reach[part], drowning.min(axis=1))
             start, stop = left.astype(np.int32), right.astype(np.int32) + 1
             if not keeps_points:
                 stop[stop == start + 1] = 0

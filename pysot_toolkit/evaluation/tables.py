@@ -24,6 +24,7 @@ _MEANING = {
     "long": "result file(s) too long (cut to the annotation)",
     "nan": "result file(s) with NaN boxes (misses)",
     "negative": "result file(s) with boxes of negative size (scored as they stand)",
+    "presence": "file(s) of presence scores unreadable (no F1)",
     "refused": "video(s) that a protocol leaves out, as its reference program does",
     "times": "time file(s) unreadable (no speed for the video)",
 }
@@ -90,7 +91,9 @@ def overall_table(report: Report, protocol: Protocol) -> str:
     cells = [columns[i] for i in shown]
     if report.total > 1:
         titles.insert(1, "95 % interval")
-        cells.insert(1, [_span(protocol, report.scores[protocol.name][name].sequences) for name in names])
+        cells.insert(
+            1, [interval_text(protocol, report.scores[protocol.name][name].sequences) for name in names]
+        )
     rows = [[name, *(column[row] for column in cells), videos[row]] for row, name in enumerate(names)]
     return _table(["tracker", *titles, "videos"], rows)
 
@@ -153,6 +156,7 @@ def comparison_tables(report: Report, against: str) -> list[Table]:
                 f"{item.videos}",
             ]
             for item in differences
+            if not math.isnan(item.difference.value)
         ]
         if not rows:
             continue
@@ -211,7 +215,8 @@ def _gap_table(report: Report, protocol: Protocol, tracker: str, against: str) -
     return Table(title, ["video", tracker, against, "difference"], rows)
 
 
-def _span(protocol: Protocol, sequences: Mapping[str, Scores]) -> str:
+def interval_text(protocol: Protocol, sequences: Mapping[str, Scores]) -> str:
+    """Where 95 % of the draws put the ranking score, ``low .. high``."""
     column = protocol.columns[0]
     found = intervals(protocol, sequences)
     return _bounds(found[column.key], column) if found else "-"

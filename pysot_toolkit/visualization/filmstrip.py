@@ -18,7 +18,6 @@ STRIPS = 24  # in one report, of all trackers together: about 1 MB
 _PER_TRACKER = 6
 _FRAMES = 6  # in a strip
 _TILE = 240  # width of a frame in a strip, px
-_LABEL = (72, 28)  # what its number in the upper left corner takes at most, px
 _QUALITY = 72  # of its JPEG
 _ENLARGED = 2.0  # at most
 
@@ -118,7 +117,7 @@ def draw_strip(
     size = (_TILE, max(1, round(height * scale)))
     jpegs = []
     for index in shown:
-        image = draw_frame(sequence, index, predictions, scale=scale)
+        image = draw_frame(sequence, index, predictions, scale, label=False)
         x, y = round(left * scale), round(top * scale)
         part = image[y : y + size[1], x : x + size[0]]
         tile = np.zeros((size[1], size[0], 3), np.uint8)  # an image may be smaller than the first one
@@ -142,8 +141,4 @@ def _part(truth: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> tuple[
     share = max(float(((high - low + 2 * margin) / limit).max()), _TILE / _ENLARGED / size[0])
     extent = limit * min(share, 1.0)
     corner = ((low + high - extent) / 2).clip(0, limit - extent)
-    if corner.max() > 0 and (corner < np.array(_LABEL) * extent[0] / _TILE).all():
-        # The number of the frame stands in that corner: whole, not cut.
-        extent = limit * float(((corner + extent) / limit).max())
-        corner = np.zeros(2)
     return float(corner[0]), float(corner[1]), float(extent[0]), float(extent[1])

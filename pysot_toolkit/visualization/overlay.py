@@ -27,7 +27,11 @@ Colour: TypeAlias = tuple[int, int, int]
 
 
 def draw_frame(
-    sequence: Sequence, index: int, predictions: Mapping[str, np.ndarray], scale: float = 1.0
+    sequence: Sequence,
+    index: int,
+    predictions: Mapping[str, np.ndarray],
+    scale: float = 1.0,
+    label: bool = True,
 ) -> np.ndarray:
     """Frame ``index`` with the true box and those of the trackers, RGB uint8 ``[H * scale, W * scale, 3]``.
 
@@ -37,6 +41,7 @@ def draw_frame(
         predictions: tracker to boxes (x, y, w, h) in px of the image, ``[n, 4]``; NaN is not drawn; at most
             ``MAX_TRACKERS``.
         scale: of the picture; boxes keep their line width.
+        label: write the number of the frame into its corner.
 
     Raises:
         UserError: the frame is missing or no image.
@@ -50,13 +55,14 @@ def draw_frame(
     image = np.ascontiguousarray(
         cv2.cvtColor(cv2.resize(image, size, interpolation=interpolation), cv2.COLOR_BGR2RGB)
     )
-    present = sequence.present
-    if index < len(sequence.ground_truth) and (present is None or present[index]):
-        _box(image, sequence.ground_truth[index] * scale, _TRUTH)
     for (_, boxes), colour in zip(predictions.items(), _TRACKERS):
         if index < len(boxes):
             _box(image, boxes[index] * scale, colour)
-    _label(image, f"#{index + 1}")
+    present = sequence.present
+    if index < len(sequence.ground_truth) and (present is None or present[index]):
+        _box(image, sequence.ground_truth[index] * scale, _TRUTH)  # last: a good tracker would hide it
+    if label:
+        _label(image, f"#{index + 1}")
     return image
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from pysot_toolkit.evaluation.comparison import intervals
 from pysot_toolkit.evaluation.protocol import Curve, Protocol, Scores
 from pysot_toolkit.evaluation.report import Report
 from pysot_toolkit.visualization.charts import accuracy_robustness, radar, ranked_bars, speed_accuracy
-from pysot_toolkit.visualization.style import MAX_LINES, house_style, line_style, shortened, write_figure
+from pysot_toolkit.visualization.style import MAX_LINES, house_style, line_style, shortened
 
 _INSIDE = 5  # a longer legend would hide the curves and goes beside them
 _LEAST_AXES = 3  # attributes; fewer make no radar
@@ -39,11 +38,6 @@ class Line(NamedTuple):
     number: int  # gives the colour
 
 
-def draw_report(report: Report, folder: Path) -> list[Path]:
-    """Every plot of the report as PNG and PDF, ``{protocol}_{plot}`` in ``folder``; returns their paths."""
-    return [path for plot in report_plots(report) for path in write_figure(plot.figure, folder / plot.name)]
-
-
 def report_plots(report: Report) -> Iterator[Plot]:
     """The plots of each protocol: its curves, the radar of its attributes, AR, EAO and speed where there are any."""
     numbers = {name: number for number, name in enumerate(report.trackers)}  # a tracker keeps its colour
@@ -58,7 +52,7 @@ def report_plots(report: Report) -> Iterator[Plot]:
         where = f"{report.dataset}, {protocol.name} v{protocol.version}"
         best = f"best: {next(iter(overall))}"
         for curve in protocol.curves:
-            title = f"{curve.title} on {report.dataset} ({report.total} videos)"
+            title = f"{curve.title} on {where}"
             lines = {
                 _marked(report, name): _line(curve, scores, numbers[name]) for name, scores in overall.items()
             }
@@ -129,14 +123,14 @@ def _charts(
         }
         counts = [_count(report, protocol, attribute) for attribute in attributes]
         labels = [f"{attribute} ({count})" for attribute, count in zip(attributes, counts)]
-        title = f"{column.title} by attribute on {report.dataset}"
+        title = f"{column.title} by attribute on {where}"
         figure = radar(labels, rows, title, column.title, numbers)
         yield Plot(
             f"{protocol.name}_attributes", title, f"{column.title} by attribute, {where}; {best}", figure
         )
     if "ar" in protocol.pictures:
         points = {name: (s.values["reliability"], s.values["accuracy"]) for name, s in overall.items()}
-        title = f"Accuracy and robustness on {report.dataset}"
+        title = f"Accuracy and robustness on {where}"
         yield Plot(
             f"{protocol.name}_ar",
             title,
@@ -148,7 +142,7 @@ def _charts(
         sure = {
             name: intervals(protocol, report.scores[protocol.name][name].sequences)["eao"] for name in values
         }
-        title = f"Expected average overlap on {report.dataset}"
+        title = f"Expected average overlap on {where}"
         bars = ranked_bars(
             values,
             title,
@@ -163,7 +157,7 @@ def _charts(
         if not math.isnan(scores.values.get("fps", math.nan))
     }
     if timed:
-        title = f"Speed and {column.title} on {report.dataset}"
+        title = f"Speed and {column.title} on {where}"
         figure = speed_accuracy(timed, title, column.title, numbers)
         yield Plot(f"{protocol.name}_speed", title, f"{column.title} against speed, {where}; {best}", figure)
 

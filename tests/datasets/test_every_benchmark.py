@@ -26,9 +26,9 @@ def damage(name: str, root) -> str:
 
 def test_all_are_covered_here_and_documented():
     assert sorted(VIDEOS) == by_boxes()
-    table = (ROOT / "docs" / "benchmarks.md").read_text()
+    table = (ROOT / "docs" / "datasets.md").read_text()
     for name in BENCHMARKS.names():
-        assert f"`{name}`" in table, f"docs/benchmarks.md does not name {name}"
+        assert f"`{name}`" in table, f"docs/datasets.md does not name {name}"
         assert name in SOURCES, f"scripts/doctor.py does not say where to get {name}"
 
 

@@ -262,6 +262,7 @@ def test_processes_agree_and_the_verb_draws(bench):
     assert {path.name for path in folder.iterdir()} == {
         "report.json",
         "comparison.json",
+        "index.html",
         *(f"pysot-ope_{kind}.csv" for kind in ("overall", "attributes", "videos")),
         *(
             f"pysot-ope_{curve}.{kind}"
@@ -281,7 +282,7 @@ def test_processes_agree_and_the_verb_draws(bench):
     ("options", "message"),
     [
         (["-d", "OTB10"], "did you mean 'OTB100'"),
-        (["-d", "OTB100", "-p", "/nowhere"], "no results there"),
+        (["-d", "OTB100", "-p", "/nowhere"], "is neither a folder nor an archive"),
         (["-d", "OTB100", "-t", "rum"], "no tracker whose name starts with 'rum'"),
         (["-d", "OTB100", "-n", "0"], "at least one process"),
         (["-d", "OTB100", "--against", "rum_a"], "no tracker 'rum_a': did you mean 'run_a'"),

@@ -344,7 +344,8 @@ def test_a_large_benchmark_stays_small(tmp_path):
     (tmp_path / "Own.json").write_text(json.dumps(dict.fromkeys(names, video)))
     settings = load_settings(["paths.test.Own", str(tmp_path / "Own"), "paths.var", str(tmp_path)])
     protocol = OnePassEvaluation()
-    score = Scores(dict.fromkeys(("auc", "precision", "norm_precision", "fps"), 0.5), {}, frames)
+    curves = {key: np.full(51, 0.5) for key in ("success", "precision", "norm_precision")}
+    score = Scores(dict.fromkeys(("auc", "precision", "norm_precision", "fps"), 0.5), curves, frames)
     table = {name: TrackerScores(score, {}, {}, dict.fromkeys(names, score)) for name in trackers}
     overlaps = {t: {v: rng.random(frames, np.float32) for v in names} for t in trackers}
     report = Report(

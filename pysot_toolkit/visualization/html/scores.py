@@ -6,6 +6,7 @@ import math
 
 from pysot_toolkit.evaluation.protocol import Protocol
 from pysot_toolkit.evaluation.report import Report
+from pysot_toolkit.evaluation.tables import interval_text
 from pysot_toolkit.visualization.html.markup import Markup, counted, markup, tag
 from pysot_toolkit.visualization.html.tables import (
     NOTHING,
@@ -38,11 +39,16 @@ def _protocol_table(report: Report, protocol: Protocol) -> Markup:
     numbers = {name: number for number, name in enumerate(report.trackers)}
     names = report.ranking(protocol)
     overall = [report.scores[protocol.name][name].overall for name in names]
-    complete = [report.usable(name) == report.total for name in names]
+    complete = [report.usable(name, protocol) == report.total for name in names]
     columns = {column: [score_of(scores, column.key) for scores in overall] for column in protocol.columns}
     columns = {column: values for column, values in columns.items() if not all(map(math.isnan, values))}
-    cells = [score_cells(values, column, complete) for column, values in columns.items()]
     arrows = {"higher": "\u00a0↑", "lower": "\u00a0↓"}
+    cells = [score_cells(values, column, complete) for column, values in columns.items()]
+    heads = [column_head(column.title, arrows.get(column.better, "")) for column in columns]
+    if report.total > 1:
+        sequences = [report.scores[protocol.name][name].sequences for name in names]
+        cells.insert(1, [tag("td", interval_text(protocol, scores), class_="number") for scores in sequences])
+        heads.insert(1, column_head("95 % interval"))
     return table(
         markup(
             tag("strong", f"{protocol.name} v{protocol.version}"),
@@ -50,14 +56,14 @@ def _protocol_table(report: Report, protocol: Protocol) -> Markup:
         ),
         [
             column_head("Tracker", number=False),
-            *(column_head(column.title, arrows.get(column.better, "")) for column in columns),
+            *heads,
             column_head("Videos"),
         ],
         [
             [
                 row_head(tracker(numbers[name], name)),
                 *(column[row] for column in cells),
-                _videos_cell(report, name),
+                _videos_cell(report, protocol, name),
             ]
             for row, name in enumerate(names)
         ],
@@ -65,8 +71,8 @@ def _protocol_table(report: Report, protocol: Protocol) -> Markup:
     )
 
 
-def _videos_cell(report: Report, name: str) -> Markup:
-    usable = report.usable(name)
+def _videos_cell(report: Report, protocol: Protocol, name: str) -> Markup:
+    usable = report.usable(name, protocol)
     mark = (
         tag("span", "!", class_="alert", role="img", aria_label="with faults")
         if _damaged(report, name)
