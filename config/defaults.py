@@ -32,6 +32,7 @@ def get_defaults() -> Settings:
     s.network.name = ""  # a registered network ("transt")
     s.network.args = open_node()  # arguments of its constructor, where they differ from its defaults
     s.network.pretrained = True  # start the backbone from ImageNet weights
+    s.network.pretrained_file = ""  # in paths.pretrain, or a path; empty: the backbone's own, torchvision's
     s.network.allow_random = False  # without the weights: train from random weights instead of stopping
 
     s.data = Settings()
@@ -74,17 +75,20 @@ def get_defaults() -> Settings:
     s.train.tensorboard = True
 
     s.optim = Settings()
-    s.optim.name = "adamw"
+    s.optim.name = "adamw"  # or sgd
     s.optim.lr = 1e-4
     s.optim.backbone_lr = 1e-5
+    s.optim.momentum = 0.9  # sgd only
     s.optim.weight_decay = 1e-4
     s.optim.clip_norm = 0.0  # 0: no clipping
-    s.optim.schedule = (
-        "step"  # step: x gamma after drop_epoch; onecycle: linear warm-up, cosine decay, per step
-    )
+    # step: x gamma after drop_epoch; onecycle: linear warm-up, cosine decay, per step;
+    # warmuplog: 50 rates over all epochs, the first five up, then logarithmically down to lr / 500
+    s.optim.schedule = "step"
     s.optim.drop_epoch = 300
     s.optim.gamma = 0.1
     s.optim.warmup = 0.1  # share of all steps, onecycle only
+    s.optim.unfreeze_epoch = 0  # the backbone is frozen before this epoch; 0: it is not
+    s.optim.unfreeze_stages = []  # of the backbone, trained from then on ("layer3")
 
     s.sparse = Settings()
     s.sparse.confidence_threshold = 0.85  # predicted IoU from which a box becomes a pseudo label

@@ -32,7 +32,7 @@ from ltr.data.sampler_state import SamplerState
 from ltr.dataset.base import VideoDataset, open_spec
 from ltr.models.registry import build_network
 from ltr.trainers.ltr_trainer import LTRTrainer
-from ltr.trainers.schedule import OneCycle, Schedule, StepDrop
+from ltr.trainers.schedule import OneCycle, Schedule, StepDrop, Unfreezing, WarmUpLog
 from ltr.trainers.sparse_trainer import SparseTrainer
 from ltr.trainers.teacher import make_teacher
 from sampling.key_frames import ensure_key_frames
@@ -52,7 +52,9 @@ _LEAST: Mapping[int, tuple[str, ...]] = {
             "train.batch_size_unsup",
             "optim.lr",
             "optim.backbone_lr",
+            "optim.momentum",
             "optim.clip_norm",
+            "optim.unfreeze_epoch",
             "sparse.interpolation_limit",
         ),
     ),
@@ -71,7 +73,7 @@ _LEAST: Mapping[int, tuple[str, ...]] = {
 
 MakeObjective = Callable[[Settings, ProcessGroup], Objective]
 MakeOptimizer = Callable[[Settings, nn.Module], torch.optim.Optimizer]
-MakeSchedule = Callable[[Settings], Schedule]
+MakeSchedule = Callable[[Settings, nn.Module], Schedule]
 
 
 def train_sparse(
@@ -85,7 +87,7 @@ def train_sparse(
     Args:
         settings: merged settings; ``network``, ``data``, ``sampling``, ``train``, ``sparse`` are used.
         objective: makes the loss.
-        optimizer, schedule: default to ``adamw`` and ``rates``.
+        optimizer, schedule: default to ``make_optimizer`` and ``make_schedule``.
     """
     group = begin(settings)
     try:
@@ -109,8 +111,8 @@ def train_sparse(
             state=state,
             lengths=np.asarray(lengths),
             loader=make_loader(TrackingSamples(pairs, instances, settings), settings, group),
-            optimizer=(optimizer or adamw)(settings, network),
-            schedule=(schedule or rates)(settings),
+            optimizer=(optimizer or make_optimizer)(settings, network),
+            schedule=(schedule or make_schedule)(settings, network),
             run=run,
             group=group,
             key_frames=state.fingerprint(),
@@ -141,8 +143,8 @@ def train_supervised(
         LTRTrainer(
             actor=PairActor(parallel(network, settings, group), objective(settings, group), settings, group),
             loader=make_loader(TrackingSamples(pairs, None, settings), settings, group),
-            optimizer=(optimizer or adamw)(settings, network),
-            schedule=(schedule or rates)(settings),
+            optimizer=(optimizer or make_optimizer)(settings, network),
+            schedule=(schedule or make_schedule)(settings, network),
             run=run,
             group=group,
             constructor=constructor(settings),
@@ -249,7 +251,10 @@ def parallel(network: nn.Module, settings: Settings, group: ProcessGroup) -> nn.
     wrapped = network
     if group.size > 1:
         wrapped = DistributedDataParallel(
-            network, device_ids=[group.device] if group.device.type == "cuda" else None
+            network,
+            device_ids=[group.device] if group.device.type == "cuda" else None,
+            # gradients of what is frozen are not waited for, and are averaged once it is trained
+            find_unused_parameters=settings.optim.unfreeze_epoch > 0,
         )
     return torch.compile(wrapped) if settings.train.compile else wrapped  # type: ignore[return-value]
 
@@ -259,29 +264,55 @@ def constructor(settings: Settings) -> dict[str, Any]:
     return {"name": settings.network.name, "args": settings.network.args.plain()}
 
 
-def adamw(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
-    """AdamW with a smaller rate for the backbone (``network.backbone_parameters``)."""
-    if settings.optim.name != "adamw":
-        raise UserError(f"setting optim.name '{settings.optim.name}': this family trains with adamw")
+def make_optimizer(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of ``optim.name``, with a rate of its own for the backbone (``network.backbone_parameters``)."""
+    makers = {"adamw": _adamw, "sgd": _sgd}
+    if settings.optim.name not in makers:
+        raise UserError(f"setting optim.name '{settings.optim.name}': {nearest(settings.optim.name, makers)}")
     backbone: Iterator[nn.Parameter] = network.backbone_parameters()  # type: ignore[operator]
-    slow = [p for p in backbone if p.requires_grad]
+    slow = list(backbone)  # also what is frozen, and may not stay so
     known = {id(p) for p in slow}
-    rest = [p for p in network.parameters() if p.requires_grad and id(p) not in known]
+    rest = [p for p in network.parameters() if id(p) not in known]
     groups = [
         {"params": parameters, "lr": lr, "initial_lr": lr}
         for parameters, lr in ((rest, settings.optim.lr), (slow, settings.optim.backbone_lr))
     ]
+    return makers[settings.optim.name](settings, groups)
+
+
+def _adamw(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, weight_decay=settings.optim.weight_decay, fused=True)
 
 
-def rates(settings: Settings) -> Schedule:
-    """The schedule of ``optim.schedule``."""
+def _sgd(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    optim = settings.optim
+    sgd = torch.optim.SGD(groups, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=True)
+    # torch would allocate the momenta in the first step, and leave them so where that step is skipped
+    # because of a non-finite gradient; the step from zeros is the same.
+    for parameter in (p for group in groups for p in group["params"]):
+        sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd
+
+
+def make_schedule(settings: Settings, network: nn.Module) -> Schedule:
+    """The rates of ``optim.schedule``; with ``optim.unfreeze_epoch``, a backbone that is frozen before it."""
+    optim, train = settings.optim, settings.train
     makers: Mapping[str, Callable[[], Schedule]] = {
-        "step": lambda: StepDrop(settings.optim.drop_epoch, settings.optim.gamma),
-        "onecycle": lambda: OneCycle(settings.train.epochs, settings.train.iterations, settings.optim.warmup),
+        "step": lambda: StepDrop(optim.drop_epoch, optim.gamma),
+        "onecycle": lambda: OneCycle(train.epochs, train.iterations, optim.warmup),
+        "warmuplog": lambda: WarmUpLog(train.epochs),
     }
-    if settings.optim.schedule not in makers:
+    if optim.schedule not in makers:
+        raise UserError(f"setting optim.schedule '{optim.schedule}': {nearest(optim.schedule, makers)}")
+    rates = makers[optim.schedule]()
+    if not optim.unfreeze_epoch:
+        return rates
+    if not hasattr(network, "set_trainable"):
         raise UserError(
-            f"setting optim.schedule '{settings.optim.schedule}': {nearest(settings.optim.schedule, makers)}"
+            f"setting optim.unfreeze_epoch {optim.unfreeze_epoch}: network '{settings.network.name}' has no stages to freeze; "
+            "give --set optim.unfreeze_epoch 0"
         )
-    return makers[settings.optim.schedule]()
+    try:
+        return Unfreezing(rates, network, optim.unfreeze_epoch, optim.unfreeze_stages)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UserError(f"setting optim.unfreeze_stages: {error}") from error
