@@ -82,11 +82,9 @@ def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
         if ends and min(ends) < max(ends):
             axes.set_xlim(min(ends), max(ends))
         axes.set_ylim(0, 1.005)
-        first = ranked[0][1].y
-        falling = np.nanmean(first[: max(1, len(first) // 4)]) > np.nanmean(first[-max(1, len(first) // 4) :])
         shown = f", best {MAX_LINES} of {len(ranked)}" if len(ranked) > MAX_LINES else ""
         legend = (figure if beside else axes).legend(
-            loc="outside right upper" if beside else "lower left" if falling else "lower right",
+            loc="outside right upper" if beside else "best",
             title=curve.score_title + shown,
             framealpha=0.9,
             edgecolor="none",
