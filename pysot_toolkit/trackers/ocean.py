@@ -162,9 +162,8 @@ class OceanTracker(Tracker):
         window = hann_window(outputs["pred_boxes"].shape[-1], score.device)
         ranking = penalty * score * (1 - self.window_influence) + self.window_influence * window
         cells = torch.stack([x1 + x2, y1 + y2, x2 - x1, y2 - y1, score, penalty, ranking])
-        chosen = cells.index_select(1, ranking.argmax(keepdim=True))[
-            :, 0
-        ].tolist()  # the only copy to the host
+        best_cell = cells.index_select(1, ranking.argmax(keepdim=True))
+        chosen = best_cell[:, 0].tolist()  # the only copy to the host
         if not np.isfinite(chosen).all():
             raise UserError(
                 "the network answers with numbers that are not finite; take another checkpoint or precision"
@@ -174,9 +173,8 @@ class OceanTracker(Tracker):
         limit = np.array([width, height], np.float64)
         centre = self.bbox[:2] + last / 2 + (box[:2] / 2 - (self._search_size - 1) / 2) / scale
         centre = centre.clip(0.0, limit)
-        rate = (
-            kept * best * self.lr
-        ) ** 2  # as published: what moves by the rate once is averaged by it again
+        # As published: the size that has moved by the rate is averaged with the last one by it again.
+        rate = (kept * best * self.lr) ** 2
         size = last * (1 - rate) + box[2:] / scale * rate
         size = np.maximum(np.minimum(size, limit), _MIN_SIDE)
         self.bbox = np.concatenate([centre - size / 2, size])

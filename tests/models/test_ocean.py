@@ -119,6 +119,11 @@ def test_alignment_spreads_the_kernel_over_the_box(seed, half):
         assert found_y + dy == pytest.approx((at_y - y[row]) / 8, abs=1e-4)
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e38])
+def test_boxes_of_a_diverged_network_have_finite_offsets(bad):
+    assert align_offsets(torch.full((1, 4, 3, 3), bad)).isfinite().all()
+
+
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 1), st.booleans(), st.booleans(), st.floats(0, 1))
 def test_decoding_takes_the_best_cell(seed, even, align, iou, penalty):

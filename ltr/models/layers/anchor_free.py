@@ -68,7 +68,7 @@ def align_offsets(distances: torch.Tensor) -> torch.Tensor:
         distances: left, top, right, bottom, search px, ``[B, 4, H, W]``.
 
     Returns:
-        (y, x) in cells for the nine points, rows first, ``[B, 18, H, W]``.
+        (y, x) in cells for the nine points, rows first, ``[B, 18, H, W]``; finite whatever the distances.
     """
     left, top, right, bottom = (distances / STRIDE).unbind(1)
     pixel = 1 / STRIDE
@@ -81,4 +81,5 @@ def align_offsets(distances: torch.Tensor) -> torch.Tensor:
 
     y = along(top, bottom)[:, :, None].expand(-1, -1, 3, -1, -1)
     x = along(left, right)[:, None].expand(-1, 3, -1, -1, -1)
-    return torch.stack([y, x], 3).flatten(1, 3)
+    # The operators' kernels compute an index from an offset; one that is no number would crash the process.
+    return torch.stack([y, x], 3).flatten(1, 3).nan_to_num()
