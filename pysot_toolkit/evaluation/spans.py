@@ -34,12 +34,18 @@ class Placed(NamedTuple):
         )
 
     def convex(self) -> np.ndarray:
-        """Whether they are polygons of at most four corners, convex and with an area, bool ``[N]``."""
+        """Whether they are polygons whose rows have one span, from the leftmost to the rightmost mark.
+
+        These have at most four corners and an area, are convex, and have no corner within a level side:
+        there, marks of level edges would end a span.
+        """
         x, y = self.x[:4], self.y[:4]
         across, down = x - np.roll(x, 1, axis=0), y - np.roll(y, 1, axis=0)
         turn = across * np.roll(down, -1, axis=0) - down * np.roll(across, -1, axis=0)
-        one_way = ((turn >= 0).all(axis=0) | (turn <= 0).all(axis=0)) & (turn != 0).any(axis=0)
-        return one_way & (self.corners <= 4) & ~self.rectangle
+        fit = ((turn >= 0).all(axis=0) | (turn <= 0).all(axis=0)) & (turn != 0).any(axis=0)
+        level = down == 0
+        fit &= ~(level & np.roll(level, 1, axis=0)).any(axis=0)
+        return fit & (self.corners <= 4) & ~self.rectangle
 
 
 def count(first: Placed, second: Placed, size: np.ndarray, keeps_points: bool) -> Counts:
@@ -207,7 +213,8 @@ class ConvexRows:
         self.area = np.zeros(len(self.height), np.int64)  # px
         # How many columns further left a window may start for the polygon to cover the same. Where an edge
         # meets a row at a whole number but for an error of rounding, and just below it, the cast takes
-        # off one; further right the last bit of the sum is worth more, until the error drowns in it.
+        # off one; further right the last bit of the sum is worth more, until the error drowns in it. (The
+        # error is a power of two, as it is one or two units in the last place of a product.)
         self.reach = np.full(len(self.height), np.inf)
         self._start, self._stop = np.zeros((2, len(self.height), size[1].max(initial=0) + 1), np.int16)
         for part, _, rows in blocks(self.height):
@@ -217,7 +224,7 @@ class ConvexRows:
             for at in (left, right):
                 whole = np.ceil(at)
                 error = whole - at
-                drowning = np.where(at < 0, 0, error * 2.0**53 - whole)
+                drowning = error * 2.0**53 - whole
                 drowning[(error == 0) | (error > 1e-6)] = np.inf
                 self.reach[part] = np.minimum(self.reach[part], drowning.min(axis=1))
             start, stop = left.astype(np.int32), right.astype(np.int32) + 1

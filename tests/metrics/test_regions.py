@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pysot_toolkit.evaluation.protocol import Regions
@@ -253,6 +253,7 @@ def test_vot_raster_is_its_definition(pairs: list[tuple[Any, Any]], bounds: Any)
 
 
 @settings(deadline=None, max_examples=150)
+@example([((9.0, 8, 5, 8, 2, 8, 5, 1), (1.0, 1, 8, 8))], None)  # convex, with a corner within a level side
 @given(st.lists(st.tuples(shapes, shapes), min_size=1, max_size=6), images)
 def test_official_raster_is_its_definition(pairs: list[tuple[Any, Any]], size: Any):
     a, b = (regions([pair[side] for pair in pairs]) for side in (0, 1))
