@@ -285,7 +285,7 @@ def weights(settings: Settings, given: list[str]) -> Iterator[Row]:
     """The ImageNet file of every backbone that a variant starts from."""
     import inspect
 
-    from ltr.models.backbone.pretrained import local_weights
+    from ltr.models.backbone.pretrained import named_weights, local_weights
     from ltr.models.backbone.registry import BACKBONES
     from ltr.models.registry import NETWORKS
 
@@ -293,6 +293,19 @@ def weights(settings: Settings, given: list[str]) -> Iterator[Row]:
     seen: set[str] = set()
     for variant, merged in variants(given):
         if not merged.network.pretrained:
+            continue
+        own = named_weights(merged)
+        if own is not None:
+            if str(own) not in seen:
+                seen.add(str(own))
+                there = own.is_file()
+                mend = f"put it there (docs/quickstart.md), or start {variant} with --set network.allow_random True"
+                yield Row(
+                    GOOD if there else ABSENT,
+                    own.name,
+                    str(own) if there else f"no {own}",
+                    "" if there else mend,
+                )
             continue
         parameters = inspect.signature(NETWORKS.get(merged.network.name)).parameters
         backbone = merged.network.args.get("backbone") or parameters["backbone"].default
