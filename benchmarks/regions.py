@@ -26,7 +26,7 @@ from pysot_toolkit.evaluation.regions import VotRaster, exact_overlaps, regions_
 
 REPETITIONS = 15
 SIZE = (640, 480)
-FRAMES_OF_VOT2018 = 22394  # about what 60 videos hold; times 3 trackers times 15 repetitions
+FRAMES = 22394  # of 60 videos
 
 
 def main() -> None:
@@ -62,7 +62,7 @@ def measure(truth: Regions, predictions: list[Regions], sample: int) -> None:
     print(f"  exact (shapely)                       {exact / frames * 1e6:8.2f} us per pair")
     print(f"  masks, pair by pair                   {plain / sample * 1e6:8.2f} us per pair")
     print(f"  ratio                                 {plain / sample / (together / pairs):8.1f}x")
-    whole = FRAMES_OF_VOT2018 * 3 * (prepare / frames + REPETITIONS * together / pairs)
+    whole = FRAMES * 3 * (prepare / frames + REPETITIONS * together / pairs)
     print(f"  60 videos x 3 trackers x {REPETITIONS}           {whole:8.2f} s")
 
 

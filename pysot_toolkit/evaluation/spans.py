@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 LARGEST = 4096  # px; the largest window whose rows ``ConvexRows`` holds, in 16 bits
-CELLS = 2**15  # rows of windows worked on at a time
+CELLS = 2**14  # rows of windows worked on at a time
 _NOWHERE = np.iinfo(np.int32).max  # the column of an edge in a row that it does not meet; sorts last
 
 Spans = list[tuple[np.ndarray, np.ndarray]]  # first columns and the columns behind the last, int32 [N, rows]
@@ -222,11 +222,10 @@ class ConvexRows:
             empty = (left > right) | (np.arange(rows) >= size[1, part, None])
             left[empty], right[empty] = 0.0, -1.0
             for at in (left, right):
-                whole = np.ceil(at)
-                error = whole - at
-                drowning = error * 2.0**53 - whole
-                drowning[(error == 0) | (error > 1e-6)] = np.inf
-                self.reach[part] = np.minimum(self.reach[part], drowning.min(axis=1))
+                error = np.ceil(at) - at
+                which, row = np.nonzero((error > 0) & (error < 1e-6))
+                drowning = error[which, row] * 2.0**53 - np.ceil(at[which, row])
+                np.minimum.at(self.reach[part], which, drowning)
             start, stop = left.astype(np.int32), right.astype(np.int32) + 1
             if not keeps_points:
                 stop[stop == start + 1] = 0
@@ -293,6 +292,7 @@ def _meetings(
 
     The order of the operations is that of both references and decides about the last bit.
     """
+    row = row.astype(np.float64)
     end_x, end_y = x[edge, :, None], y[edge, :, None]
     across, down = x[edge - 1, :, None] - end_x, y[edge - 1, :, None] - end_y
     level = down == 0
