@@ -285,7 +285,7 @@ def weights(settings: Settings, given: list[str]) -> Iterator[Row]:
     """The ImageNet file of every backbone that a variant starts from."""
     import inspect
 
-    from ltr.models.backbone.pretrained import named_weights, local_weights
+    from ltr.models.backbone.pretrained import local_weights, named_weights
     from ltr.models.backbone.registry import BACKBONES
     from ltr.models.registry import NETWORKS
 
