@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 LARGEST = 4096  # px; the largest window whose rows ``ConvexRows`` holds, in 16 bits
-CELLS = 2**14  # rows of windows worked on at a time
+CELLS = 2**14  # rows of windows worked on at a time, in 64 bits
 _NOWHERE = np.iinfo(np.int32).max  # the column of an edge in a row that it does not meet; sorts last
 
 Spans = list[tuple[np.ndarray, np.ndarray]]  # first columns and the columns behind the last, int32 [N, rows]
@@ -183,8 +183,8 @@ def fill(
     return spans
 
 
-def blocks(height: np.ndarray) -> Iterator[tuple[slice, int, int]]:
-    """Windows of similar height: which, first row and number of rows, about CELLS rows in all.
+def blocks(height: np.ndarray, cells: int = CELLS) -> Iterator[tuple[slice, int, int]]:
+    """Windows of similar height: which, first row and number of rows, about ``cells`` rows in all.
 
     Args:
         height: in rows, at least 1, descending.
@@ -192,9 +192,9 @@ def blocks(height: np.ndarray) -> Iterator[tuple[slice, int, int]]:
     done = 0
     while done < len(height):
         rows = int(height[done])
-        part = slice(done, done + max(1, CELLS // rows))
-        for first in range(0, rows, CELLS):
-            yield part, first, min(CELLS, rows - first)
+        part = slice(done, done + max(1, cells // rows))
+        for first in range(0, rows, cells):
+            yield part, first, min(cells, rows - first)
         done = part.stop
 
 
@@ -249,7 +249,7 @@ class ConvexRows:
         left, right = (np.clip(sides[k], 0, LARGEST).astype(np.int16)[:, None] for k in (0, 2))
         top, bottom = (np.clip(sides[k], 0, height) for k in (1, 3))
         counts = np.empty(len(which), np.int64)
-        for part, _, rows in blocks(height):
+        for part, _, rows in blocks(height, 4 * CELLS):  # of 16 bits
             columns = rows + 1  # the last one is empty, so that sums can end behind the last row
             start, stop = self._start[which[part], :columns], self._stop[which[part], :columns]
             np.maximum(start, left[part], out=start)
