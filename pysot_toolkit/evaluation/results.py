@@ -45,7 +45,7 @@ def refuse_faults(faults: Mapping[str, Sequence[Fault]]) -> None:
     if wrong:
         more = f" (the first {_NAMED} are named above)" if len(wrong) > _NAMED else ""
         raise UserError(
-            f"{len(wrong)} faulty results{more}; mend them, or average over what exists with --allow-missing"
+            f"faulty results: {len(wrong)}{more}; mend them, or average over what exists with --allow-missing"
         )
 
 

@@ -219,7 +219,7 @@ def renamed_as_jpeg(path: Path) -> None:
 )
 def test_a_broken_result_is_named(bench, damage, kind, told):
     damage(bench.tracker / "dog" / "00003.png")
-    with pytest.raises(UserError, match="1 result files are not as they should be"):
+    with pytest.raises(UserError, match="faulty results: 1"):
         bench.evaluate()
     report = bench.evaluate(allow_missing=True)
     (fault,) = report.faults["t"]

@@ -273,7 +273,7 @@ def test_edge_cases(case: str, tmp_path: Path):
         assert not report.faults["t1"]
         close(report.scores["pysot-ope"]["t1"].sequences["aaa"].values["auc"], 20 / 21)
         return
-    with pytest.raises(UserError, match="1 result files are not as they should be"):
+    with pytest.raises(UserError, match="faulty results: 1"):
         ours(allow_missing=False)
     report = ours(allow_missing=True)
     kind = next(kind for end, kind in NAMED.items() if case.endswith(end))

@@ -243,7 +243,7 @@ NAMED = {
     "case", [pytest.param(case, id=case) for case in expected("edge_cases").get("vot", {})]
 )
 def test_edge_cases_are_equal_or_named(tmp_path: Path, case: str):
-    """pysot's number wherever it has one; and where the files are not as they should be, a fault that names one."""
+    """pysot's number wherever it has one; and where the files are faulty results, a fault that names one."""
     make_benchmark(tmp_path, EDGES[case])
     config = load_settings(["paths.test.VOT2018", str(tmp_path / "VOT2018"), "paths.var", str(tmp_path)])
     year = "2015" if case == "unknown_year" else "2018"
@@ -256,7 +256,7 @@ def test_edge_cases_are_equal_or_named(tmp_path: Path, case: str):
     kinds = {fault.kind for fault in report.faults["tracker"]}
     assert kinds == ({NAMED[case]} if case in NAMED else set())
     if kinds:
-        with pytest.raises(UserError, match="not as they should be"):
+        with pytest.raises(UserError, match="faulty results"):
             measure(protocols=("pysot-vot2018",))
     want = expected("edge_cases")["vot"][case]["pysot"]
     table = report.scores["pysot-vot2018"]["tracker"]
