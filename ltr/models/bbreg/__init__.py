@@ -1,0 +1,1 @@
+"""Regressors of bounding boxes."""
