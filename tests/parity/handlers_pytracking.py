@@ -1,0 +1,110 @@
+"""Parity of the parts of online trackers: patches, augmentation, optimisers, localisation, refinement, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+from pysot_toolkit.trackers.online import sample_patch as patches
+from pysot_toolkit.trackers.online.sample_patch import patch_window
+from tests.parity.cases import Comparison, inputs_of, one
+
+
+class SubsampledComparison(Comparison):
+    """Entries whose rule says ``npz entry = flattened (C order) array [::n]`` in words, and their own float32 limits."""
+
+    def check(self, name: str, actual: Any, levels: int = 0) -> None:
+        """As ``Comparison.check``."""
+        entry = self.outputs[name]
+        actual = np.asarray(actual.detach().cpu() if isinstance(actual, torch.Tensor) else actual)
+        assert list(actual.shape) == entry["shape"] or actual.size == np.prod(entry["shape"]), name
+        step = re.search(r"\[::(\d+)\]", entry.get("subsample", "[::1]"))
+        assert step
+        expected = self.golden[name]
+        actual = actual.ravel()[:: int(step[1])].reshape(expected.shape)
+        self.compared.add(name)
+        limit = max(self.limit, 20 * entry.get("float32_error", 0.0))
+        difference = self.kit.difference(actual, expected)
+        assert difference <= (0 if entry.get("exact") else limit), (
+            f"{name}: relative difference {difference:.2e}"
+        )
+
+
+def _image(array: np.ndarray) -> np.ndarray:
+    """A generated array ``[3, H, W]`` as an image, as the cases say."""
+    return np.clip(np.rint(array), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def fractional_window(image_size, centre, size, output, border="replicate", max_shrink=None):
+    """What torch 1.6 and later make of the published geometry: halves of odd lengths are fractions."""
+    image, size = np.asarray(image_size, np.float32), np.asarray(size, np.float32)
+    if border != "replicate":
+        ratio = size / image
+        shrink = np.clip(ratio.max() if border == "inside" else ratio.min(), np.float32(1), max_shrink)
+        size = np.trunc(size / np.float32(shrink))
+    step, offset = patch_window(image_size, centre, size, output)[-2:-4:-1]
+    length = np.maximum(np.rint(size / np.float32(step)), 2)
+    at = (np.trunc(centre) - offset) / step
+    first, last = at - (length - 1) / 2, at + length / 2 + 1
+    limit = patches.thinned(image_size, offset, step)
+    if border != "replicate":
+        shift = np.maximum(-first, 0) - np.maximum(last - limit, 0)
+        first, last = first + shift, last + shift
+        outside = (np.maximum(-first, 0) + np.maximum(last - limit, 0)) // 2
+        shift = np.where(outside > 0, -first - outside, 0)
+        first, last = first + shift, last + shift
+    taken = np.trunc(first).astype(int), np.trunc(last).astype(int)
+    return patches.PatchWindow(*taken, offset, step, step * np.concatenate([first, last]))
+
+
+@contextlib.contextmanager
+def fractional_patches() -> Iterator[None]:
+    """Patches are cut by ``fractional_window``."""
+    patches.patch_window = fractional_window
+    try:
+        yield
+    finally:
+        patches.patch_window = patch_window
+
+
+def sample_patch(folder, kit) -> None:
+    """Every border mode, with the whole halves that ours has, and with fractions as newer versions of torch have it."""
+    _, case, golden = kit.load(folder)
+    compare = SubsampledComparison(case, golden, kit)
+    image = _image(one(inputs_of(case, kit), "/image"))
+
+    def check_all(suffix: str) -> None:
+        for number, build in enumerate(case["build"]["configurations"]):
+            output = build["output_sz"] and np.array(build["output_sz"])
+            place = np.array(build["pos"]), np.array(build["sample_sz"])
+            patch, box = patches.sample_patch(image, *place, output, build["mode"], build["max_scale_change"])
+            compare.check(f"patch{suffix}_{number}", patch)
+            compare.check(f"coord{suffix}_{number}", box)
+
+    check_all("_int")
+    with fractional_patches():
+        check_all("")
+        meaning = compare.outputs["multiscale_patches"]["meaning"]
+        found = re.search(r"scales (.+), size (\d+), centre \((\d+), (\d+)\)", meaning)
+        assert found
+        scales = [float(number) for number in found[1].split(",")]
+        size, centre = np.full(2, float(found[2])), np.array([float(found[3]), float(found[4])])
+        several, boxes = patches.sample_patches(image, centre, scales, size)
+        compare.check("multiscale_patches", several)
+        compare.check("multiscale_coords", boxes)
+
+        numbers = [int(n) for n in re.findall(r"\d+", compare.outputs["mask_patch"]["meaning"])]
+        _, top, bottom, left, right, row, column, side, output = numbers
+        mask = np.zeros(image.shape[:2], np.uint8)
+        mask[top : bottom + 1, left : right + 1] = 1
+        centre, sides = np.array([row, column]), np.array([[side, side], [output, output]])
+        compare.check("mask_patch", patches.sample_mask(mask, centre, *sides))
+    compare.finish()
+
+
+HANDLERS = {"sample_patch": sample_patch}
