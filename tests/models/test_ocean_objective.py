@@ -195,3 +195,13 @@ def test_decode_finds_the_box_that_the_labels_describe():
     assert found.index.tolist() == [place]
     assert torch.allclose(found.bbox_cxcywh_norm, target, atol=1e-5)
     assert found.confidence[0] == outputs["pred_ious"].flatten()[place]
+
+
+def test_nothing_looks_at_a_value():
+    """So nothing waits for the device: tensors without content do as well."""
+    objective, target = OceanObjective(search_size=SIZE), torch.zeros(2, 4, device="meta")
+    outputs = {name: value.to("meta").requires_grad_() for name, value in made_up(2).items()}
+    loss, stats = objective(outputs, target, True, torch.ones(2, device="meta"))
+    loss.backward()
+    assert loss.shape == () and all(value.device.type == "meta" for value in stats.values())
+    assert objective.decode(outputs, 0.3).bbox_cxcywh_norm.shape == (2, 4)
