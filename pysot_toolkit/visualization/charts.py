@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, ScalarFormatter
 
 from pysot_toolkit.visualization.style import MAX_LINES, house_style, line_style, marker_style, shortened
 
@@ -154,7 +155,12 @@ def speed_accuracy(
                 **marker_style(numbers[name]),
             )
         axes.set_xscale("log")
-        axes.margins(0.15)
+        axes.margins(y=0.15)
+        speeds = [fps for fps, _ in points.values()]
+        axes.set_xlim(min(speeds) / 2, max(speeds) * 2)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_locator(NullLocator())
         axes.set(
             title=title,
             xlabel="speed (frames per second, as measured by each tracker's own run)",

@@ -80,7 +80,8 @@ def curve_figure(curve: Curve, lines: Mapping[str, Line], title: str) -> Figure:
         axes.set(title=title, xlabel=curve.x_label, ylabel=curve.y_label)
         ends = [x for line in lines.values() for x in (line.x[0], line.x[-1]) if math.isfinite(x)]
         if ends and min(ends) < max(ends):
-            axes.set_xlim(min(ends), max(ends))
+            share = curve.thresholds is None and min(ends) >= 0 and max(ends) <= 1  # such as recall
+            axes.set_xlim(*((0, 1) if share else (min(ends), max(ends))))
         axes.set_ylim(0, 1.005)
         shown = f", best {MAX_LINES} of {len(ranked)}" if len(ranked) > MAX_LINES else ""
         legend = (figure if beside else axes).legend(
