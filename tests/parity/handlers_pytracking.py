@@ -11,6 +11,8 @@ import numpy as np
 import torch
 
 from pysot_toolkit.trackers.online import sample_patch as patches
+from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
+from pysot_toolkit.trackers.online.memory import SampleWeights
 from pysot_toolkit.trackers.online.sample_patch import patch_window
 from tests.parity.cases import Comparison, inputs_of, one
 
@@ -107,4 +109,70 @@ def sample_patch(folder, kit) -> None:
     compare.finish()
 
 
-HANDLERS = {"sample_patch": sample_patch}
+def sample_memory(folder, kit) -> None:
+    """Weights and places over a sequence of updates, with and without a least share of the first samples."""
+    _, case, golden = kit.load(folder)
+    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    for suffix, least in (("min", build["init_samples_minimum_weight"]), ("nomin", 0.0)):
+        weights = SampleWeights(build["memory size"], build["init samples"], build["learning_rate"], least)
+        rates = build["learning rates of the updates (null = default)"]
+        steps = [(weights.admit(rate), weights.values.copy()) for rate in rates]
+        compare.check(f"replaced_{suffix}", np.array([place for place, _ in steps]))
+        compare.check(f"weights_{suffix}", np.stack([values for _, values in steps]))
+    compare.finish()
+
+
+def localize_target(folder, kit) -> None:
+    """Displacement, scale and flag for every kind of score map."""
+    _, case, golden = kit.load(folder)
+    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    inputs = {entry["key"]: np.array(entry["values"]) for entry in case["inputs"]}
+    stride = np.array(build["img_support_sz"]) / np.array(build["feature size"])
+    rows, columns = np.mgrid[:19, :19].astype(np.float64)
+    for configuration in build["configurations"]:
+        chosen = {**build["defaults"], **configuration["overrides"]}
+        maps = [
+            sum(h * np.exp(-((rows - r) ** 2 + (columns - c) ** 2) / (2 * s**2)) for h, r, c, s in peaks)
+            for peaks in configuration["peaks"]
+        ]
+        assert len(maps) == chosen.get("scale_factors", 1)
+        scores = prepared(
+            torch.from_numpy(np.stack(maps).astype(np.float32)),
+            chosen.get("score_preprocess", "none"),
+            chosen.get("score_filter_ksz", 1),
+        ).numpy()
+        scales = inputs["sample_scales"][: len(maps), None]
+        advanced = chosen["advanced_localization"]
+        rules = LocalizationRules(
+            not_found=chosen["target_not_found_threshold"] if advanced else -np.inf,
+            uncertain=chosen.get("uncertain_threshold", -np.inf),
+            hard_sample=chosen.get("hard_sample_threshold", -np.inf),
+            distractor=chosen["distractor_threshold"] if advanced else np.inf,
+            hard_negative=chosen["hard_negative_threshold"] if advanced else np.inf,
+            neighbourhood=chosen["target_neighborhood_scale"],
+            displacement=chosen["dispalcement_scale"],
+        )
+        # the reference never applies a window unless the second peak is sought without it
+        windowed = chosen.get("window_output") and chosen.get("perform_hn_without_windowing")
+        found = localize(
+            scores,
+            rules,
+            (np.array(scores.shape[1:]) - 1) / 2,
+            inputs["target_sz"] / scales / stride,
+            (inputs["pos"] - inputs["sample_pos"]) / scales / stride,
+            hann(scores.shape[1:]) if windowed else None,
+        )
+        name = configuration["name"]
+        translation = found.displacement * stride * scales[found.scale]
+        compare.check(f"{name}_translation", translation)
+        compare.check(f"{name}_scale", found.scale)
+        compare.check(f"{name}_flag", found.flag if advanced else build["flags"]["None"])
+        compare.check(f"{name}_scores", scores)
+    compare.finish()
+
+
+HANDLERS = {
+    "localize_target": localize_target,
+    "sample_memory": sample_memory,
+    "sample_patch": sample_patch,
+}
