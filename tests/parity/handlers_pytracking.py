@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
 from pysot_toolkit.trackers.online import sample_patch as patches
 from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
@@ -171,8 +172,53 @@ def localize_target(folder, kit) -> None:
     compare.finish()
 
 
+def pytracking_optimization(folder, kit) -> None:
+    """Every optimiser on the case's two problems, in the configurations that its outputs name."""
+    _, case, golden = kit.load(folder)
+    compare, inputs = SubsampledComparison(case, golden, kit), inputs_of(case, kit)
+    matrix, target, start, diagonal = (
+        torch.from_numpy(one(inputs, f"/{key}")).unbind() for key in ("A", "y", "x0", "precond")
+    )
+
+    def linear(x):
+        data = (a @ part - y for a, part, y in zip(matrix, x, target))
+        return (*data, *(0.3 * part for part in x))  # regularised as the other problem is
+
+    def nonlinear(x):
+        bent = (torch.tanh(a @ part) for a, part in zip(matrix, x))
+        data = (v * (1 + 0.1 * other.sum()) - y for v, other, y in zip(bent, x[::-1], target))
+        return (*data, *(0.3 * part for part in x))
+
+    def loss(x):
+        return square(nonlinear(x))
+
+    def final(found, name: str, problem=nonlinear) -> None:
+        compare.check(name, torch.stack(found.x))
+        losses = name.replace("gncg_", "gncg_loss_") if name.startswith("gncg") else f"{name}_loss"
+        if losses in golden:
+            compare.check(losses, torch.cat([found.losses, square(problem(found.x))[None]]))
+
+    for formula in ("fr", "pr"):
+        for suffix in ("", "_precond"):
+            options = {"fletcher_reeves": formula == "fr"}
+            if suffix:
+                options["precondition"] = lambda r: tuple(part / d for part, d in zip(r, diagonal))
+            found = gauss_newton(linear, start, [4], **options)
+            compare.check(f"cg_linear_{formula}{suffix}", torch.stack(found.x))
+            compare.check(f"cg_linear_res_{formula}{suffix}", found.residual_norms)
+            final(gauss_newton(nonlinear, start, [3] * 4, **options), f"gncg_{formula}{suffix}")
+    options = {"fletcher_reeves": False, "exact_step": True, "forgetting": 0.6}
+    final(gauss_newton(nonlinear, start, [3, 2, 4], **options), "gncg_forget")
+    final(gauss_newton(linear, start, [20], tolerance=0.05), "cg_eps")
+    final(newton(loss, start, [3] * 3, damping=0.5, damping_decay=0.5), "newton_cg")
+    final(gradient_descent(loss, start, 5, step=0.05, momentum=0.8), "gd_l2")
+    final(gradient_descent(loss, start, 5, step=0.02, momentum=0.5), "gd")
+    compare.finish()
+
+
 HANDLERS = {
     "localize_target": localize_target,
+    "pytracking_optimization": pytracking_optimization,
     "sample_memory": sample_memory,
     "sample_patch": sample_patch,
 }
