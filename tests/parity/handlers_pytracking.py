@@ -12,6 +12,15 @@ import torch
 
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
 from pysot_toolkit.trackers.online import sample_patch as patches
+from pysot_toolkit.trackers.online.augmentation import (
+    blurred,
+    middle,
+    mirrored,
+    plain,
+    rotated,
+    scaled,
+    upside_down,
+)
 from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
 from pysot_toolkit.trackers.online.sample_patch import patch_window
@@ -216,8 +225,38 @@ def pytracking_optimization(folder, kit) -> None:
     compare.finish()
 
 
+def pytracking_augmentation(folder, kit) -> None:
+    """Every change of the first frame's patch; what the outputs mean is said in words."""
+    _, case, golden = kit.load(folder)
+    compare = SubsampledComparison(case, golden, kit)
+    image = _image(one(inputs_of(case, kit), "/image"))
+    patch = torch.from_numpy(image.copy()).float().permute(2, 0, 1)[None]
+    changes = {
+        "identity": plain,
+        "identity_none": plain,
+        "fliplr": mirrored,
+        "flipud": upside_down,
+        "translation": plain,
+        "blur": lambda patch: blurred(patch, (2, 1)),
+        "blur_large": lambda patch: blurred(patch, (3, 3)),
+        "scale": lambda patch: scaled(patch, 1.3),
+        "scale_up": lambda patch: scaled(patch, 0.7),
+        "rotate": lambda patch: rotated(patch, 10),
+        "rotate_m45": lambda patch: rotated(patch, -45),
+    }
+    for name, change in changes.items():
+        entry = compare.outputs[name]
+        whole = entry["shape"][2:] == list(patch.shape[2:])
+        moves = re.findall(r"(?:shift|translation) \((-?\d+), (-?\d+)\)", entry["meaning"])
+        rows, columns = (sum(int(move[axis]) for move in moves) for axis in (0, 1))
+        size = None if whole else case["build"]["output_sz"][0]
+        compare.check(name, middle(change(patch), size, (rows, columns)))
+    compare.finish()
+
+
 HANDLERS = {
     "localize_target": localize_target,
+    "pytracking_augmentation": pytracking_augmentation,
     "pytracking_optimization": pytracking_optimization,
     "sample_memory": sample_memory,
     "sample_patch": sample_patch,
