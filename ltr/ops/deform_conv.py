@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
+from ltr.ops import cuda
+
 Pair = int | tuple[int, int]
 
 
@@ -21,7 +23,7 @@ def deform_conv2d(
     dilation: Pair = 1,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Convolution whose kernel points are moved by ``offset``: torchvision's operator where it runs.
+    """Convolution whose kernel points are moved by ``offset``, by what is fastest where it runs.
 
     Args:
         features: ``[B, C, H, W]``.
@@ -38,22 +40,31 @@ def deform_conv2d(
     Raises:
         ValueError: shapes that do not fit.
     """
-    _check(features, offset, weight, _pair(stride), _pair(padding), _pair(dilation), mask)
-    # torchvision has kernels for the CPU and CUDA; they know no bfloat16.
-    if features.device.type in ("cpu", "cuda") and features.dtype in (torch.float32, torch.float64):
+    geometry = _pair(stride), _pair(padding), _pair(dilation)
+    height, width, _ = _check(features, offset, weight, *geometry, mask)
+    if features.device.type not in ("cpu", "cuda"):
+        return deform_conv2d_plain(features, offset, weight, bias, *geometry, mask)
+    with torch.autocast(features.device.type, enabled=False):
+        if cuda.usable(features):
+            kernel = (weight.shape[2], weight.shape[3])
+            columns = cuda.deform_columns(features, offset, mask, kernel, *geometry)
+            groups = features.shape[1] // weight.shape[1]
+            filters = weight.to(columns.dtype).view(groups, weight.shape[0] // groups, -1)
+            out = filters @ columns.view(groups, -1, columns.shape[1])
+            out = out.view(-1, features.shape[0], height, width).transpose(0, 1).contiguous()
+            return out if bias is None else out + bias.to(out.dtype)[:, None, None]
         kind = features.dtype
-        with torch.autocast(features.device.type, enabled=False):
+        # On the CPU torchvision's is slower (docs/operators.md); on CUDA it knows no bfloat16.
+        if features.is_cuda and kind in (torch.float32, torch.float64):
             return torchvision_deform_conv2d(
                 features,
                 offset.to(kind),
                 weight.to(kind),
                 None if bias is None else bias.to(kind),
-                _pair(stride),
-                _pair(padding),
-                _pair(dilation),
+                *geometry,
                 None if mask is None else mask.to(kind),
             )
-    return deform_conv2d_plain(features, offset, weight, bias, stride, padding, dilation, mask)
+        return deform_conv2d_plain(features, offset, weight, bias, *geometry, mask)
 
 
 def deform_conv2d_plain(
@@ -67,10 +78,30 @@ def deform_conv2d_plain(
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The same in plain torch, for any device and type, differentiable any number of times."""
-    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
-    height, width, moves = _check(features, offset, weight, stride, padding, dilation, mask)
+    geometry = _pair(stride), _pair(padding), _pair(dilation)
+    height, width, _ = _check(features, offset, weight, *geometry, mask)
+    columns = deform_columns_plain(features, offset, mask, (weight.shape[2], weight.shape[3]), *geometry)
+    groups = features.shape[1] // weight.shape[1]
+    taps = columns.view(features.shape[0], groups, -1, height * width)
+    filters = weight.to(features.dtype).view(groups, weight.shape[0] // groups, -1)
+    out = (filters @ taps).view(features.shape[0], -1, height, width)
+    return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+
+
+def deform_columns_plain(
+    features: torch.Tensor,
+    offset: torch.Tensor,
+    mask: torch.Tensor | None,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> torch.Tensor:
+    """What the filters of a deformable convolution are multiplied with: ``[B, C * kh * kw, H' * W']``."""
     batch, channels = features.shape[:2]
-    rows, columns = weight.shape[2:]
+    height, width = offset.shape[2:]
+    rows, columns = kernel
+    moves = offset.shape[1] // (2 * rows * columns)
     kind = torch.promote_types(
         features.dtype, torch.float32
     )  # places need more digits than sixteen bits hold
@@ -97,11 +128,7 @@ def deform_conv2d_plain(
     ).view(batch, moves, channels // moves, rows * columns, height * width)
     if mask is not None:
         sampled = sampled * mask.to(kind).view(batch, moves, 1, rows * columns, height * width)
-    groups = channels // weight.shape[1]
-    taps = sampled.reshape(batch, groups, -1, height * width).to(features.dtype)
-    filters = weight.to(features.dtype).view(groups, weight.shape[0] // groups, -1)
-    out = (filters @ taps).view(batch, -1, height, width)
-    return out if bias is None else out + bias.to(out.dtype)[:, None, None]
+    return sampled.reshape(batch, channels * rows * columns, height * width).to(features.dtype)
 
 
 def bilinear(maps: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -121,7 +148,7 @@ def bilinear(maps: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tens
     for row, from_y in ((top, 1 - (y - top)), (top + 1, y - top)):
         for column, from_x in ((left, 1 - (x - left)), (left + 1, x - left)):
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-            index = (row.clamp(0, height - 1) * width + column.clamp(0, width - 1)).long()
+            index = torch.where(inside, row * width + column, 0.0).long()  # NaN is outside
             corner = flat.gather(3, index[:, :, None].expand(-1, -1, maps.shape[2], -1))
             out = out + corner * torch.where(inside, from_y * from_x, 0.0)[:, :, None]
     return out

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import torch
 
+from ltr.ops import cuda
+
 
 def prroi_pool2d(
     features: torch.Tensor, rois: torch.Tensor, output_size: int | tuple[int, int], spatial_scale: float
@@ -34,8 +36,10 @@ def prroi_pool2d(
         raise ValueError(
             f"features {tuple(features.shape)} and rois {tuple(rois.shape)}: [B, C, H, W] and [K, 5] are needed"
         )
+    if cuda.usable(features):
+        return cuda.prroi_pool(features, rois, *_pair(output_size), spatial_scale)
     own = features.index_select(0, rois[:, 0].long())
-    return prroi_pool_grouped(own, rois[:, None, 1:], output_size, spatial_scale)[:, 0]
+    return prroi_pool_plain(own, rois[:, None, 1:], output_size, spatial_scale)[:, 0]
 
 
 def prroi_pool_grouped(
@@ -57,11 +61,26 @@ def prroi_pool_grouped(
     Raises:
         ValueError: shapes that do not fit.
     """
-    if boxes_xyxy.dim() != 3 or boxes_xyxy.shape[2] != 4 or boxes_xyxy.shape[0] != features.shape[0]:
-        raise ValueError(
-            f"features {tuple(features.shape)} and boxes {tuple(boxes_xyxy.shape)}: [B, C, H, W] and [B, R, 4] are needed"
-        )
-    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    if not cuda.usable(features):
+        return prroi_pool_plain(features, boxes_xyxy, output_size, spatial_scale)
+    _check(features, boxes_xyxy)
+    images, regions = boxes_xyxy.shape[:2]
+    kind = torch.promote_types(boxes_xyxy.dtype, torch.float32)  # sixteen bits cannot count the images
+    index = torch.arange(images, device=boxes_xyxy.device, dtype=kind)
+    rois = torch.cat([index[:, None, None].expand(-1, regions, -1), boxes_xyxy], 2).flatten(0, 1)
+    pooled = cuda.prroi_pool(features, rois, *_pair(output_size), spatial_scale)
+    return pooled.view(images, regions, *pooled.shape[1:])
+
+
+def prroi_pool_plain(
+    features: torch.Tensor,
+    boxes_xyxy: torch.Tensor,
+    output_size: int | tuple[int, int],
+    spatial_scale: float,
+) -> torch.Tensor:
+    """``prroi_pool_grouped`` in plain torch, for any device and type, differentiable any number of times."""
+    _check(features, boxes_xyxy)
+    rows, columns = _pair(output_size)
     images, channels, height, width = features.shape
     regions = boxes_xyxy.shape[1]
     # Sixteen bits would lose the corners of small regions.
@@ -77,6 +96,17 @@ def prroi_pool_grouped(
         pooled = down @ narrow.reshape(images, regions, height, channels * columns)
         pooled = pooled.view(images, regions, rows, channels, columns).transpose(2, 3)
         return torch.where(solid[:, :, None, None, None], pooled, 0.0).to(features.dtype)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def _check(features: torch.Tensor, boxes_xyxy: torch.Tensor) -> None:
+    if boxes_xyxy.dim() != 3 or boxes_xyxy.shape[2] != 4 or boxes_xyxy.shape[0] != features.shape[0]:
+        raise ValueError(
+            f"features {tuple(features.shape)} and boxes {tuple(boxes_xyxy.shape)}: [B, C, H, W] and [B, R, 4] are needed"
+        )
 
 
 def _weights(first: torch.Tensor, last: torch.Tensor, bins: int, size: int) -> torch.Tensor:
