@@ -29,14 +29,16 @@ from pysot_toolkit.evaluation.boxes import centres, distances, in_units, repeat_
 from pysot_toolkit.evaluation.protocol import (
     PROTOCOLS,
     Column,
-    Curve,
     Protocol,
     Runs,
     Scores,
     Truth,
     Unscorable,
+    norm_precision_plot,
+    precision_plot,
     share_above,
     share_within,
+    success_plot,
 )
 from pysot_toolkit.evaluation.pytracking import overlaps
 
@@ -60,16 +62,9 @@ class LasotToolkit(Protocol):
         Column("norm_precision_auc", "NP area"),
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),
-        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "at 20 px"),
-        Curve(
-            "norm_precision",
-            NORM_PRECISION_THRESHOLDS,
-            "Normalised precision",
-            "centre error (target sizes)",
-            "norm_precision",
-            "at 0.2",
-        ),
+        success_plot(SUCCESS_THRESHOLDS),
+        precision_plot(PRECISION_THRESHOLDS),
+        norm_precision_plot(NORM_PRECISION_THRESHOLDS),
     )
 
     def score(self, truth: Truth, runs: Runs) -> Scores:

@@ -17,16 +17,18 @@ from pysot_toolkit.evaluation.protocol import (
     FPS,
     PROTOCOLS,
     Column,
-    Curve,
     Protocol,
     Runs,
     Scores,
     Truth,
     mean_curves,
     mean_speed,
+    norm_precision_plot,
+    precision_plot,
     share_above,
     share_within,
     speed,
+    success_plot,
 )
 
 SUCCESS_THRESHOLDS = np.arange(
@@ -78,16 +80,9 @@ class OnePassEvaluation(Protocol):
         FPS,
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),
-        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "at 20 px"),
-        Curve(
-            "norm_precision",
-            NORM_PRECISION_THRESHOLDS,
-            "Normalised precision",
-            "centre error (target sizes)",
-            "norm_precision",
-            "at 0.2",
-        ),
+        success_plot(SUCCESS_THRESHOLDS),
+        precision_plot(PRECISION_THRESHOLDS),
+        norm_precision_plot(NORM_PRECISION_THRESHOLDS),
     )
 
     def can_succeed(self, truth: np.ndarray) -> np.ndarray:

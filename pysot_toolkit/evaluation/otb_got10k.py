@@ -29,9 +29,12 @@ from pysot_toolkit.evaluation.protocol import (
     Unscorable,
     mean_curves,
     mean_speed,
+    norm_precision_plot,
+    precision_plot,
     share_above,
     share_within,
     speed,
+    success_plot,
 )
 
 SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
@@ -66,19 +69,12 @@ class OtbGot10k(Protocol):
         FPS,
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),
+        success_plot(SUCCESS_THRESHOLDS),
         Curve(
             "success_101", SUCCESS_THRESHOLDS_101, "Success, 101 bins", "overlap threshold", "auc_101", "AUC"
         ),
-        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "at 20 px"),
-        Curve(
-            "norm_precision",
-            NORM_PRECISION_THRESHOLDS,
-            "Normalised precision",
-            "centre error (target sizes)",
-            "norm_precision",
-            "mean",
-        ),
+        precision_plot(PRECISION_THRESHOLDS),
+        norm_precision_plot(NORM_PRECISION_THRESHOLDS, "mean"),
     )
 
     def score(self, truth: Truth, runs: Runs) -> Scores:

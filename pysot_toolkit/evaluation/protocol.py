@@ -110,6 +110,22 @@ class Curve(NamedTuple):
     y_label: str = "share of frames"
 
 
+def success_plot(thresholds: np.ndarray, score: str = "auc", score_title: str = "AUC") -> Curve:
+    """The curve ``success``: share of frames above each overlap."""
+    return Curve("success", thresholds, "Success", "overlap threshold", score, score_title)
+
+
+def precision_plot(thresholds: np.ndarray, score_title: str = "at 20 px") -> Curve:
+    """The curve ``precision``: share of frames within each centre error in px."""
+    return Curve("precision", thresholds, "Precision", "centre error (px)", "precision", score_title)
+
+
+def norm_precision_plot(thresholds: np.ndarray, score_title: str = "at 0.2") -> Curve:
+    """The curve ``norm_precision``: share of frames within each centre error in target sizes."""
+    title, label = "Normalised precision", "centre error (target sizes)"
+    return Curve("norm_precision", thresholds, title, label, "norm_precision", score_title)
+
+
 class Unscorable(Exception):
     """A protocol leaves out a sequence; the message says why.
 

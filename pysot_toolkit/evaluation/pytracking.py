@@ -21,15 +21,17 @@ from pysot_toolkit.evaluation.boxes import centres, distances, in_units, interse
 from pysot_toolkit.evaluation.protocol import (
     PROTOCOLS,
     Column,
-    Curve,
     Protocol,
     Runs,
     Scores,
     Truth,
     Unscorable,
     mean_curves,
+    norm_precision_plot,
+    precision_plot,
     share_above,
     share_within,
+    success_plot,
 )
 
 # Made four at a time by the program's vector routine: some differ from 0.05 * k in the last bit.
@@ -133,16 +135,9 @@ class PyTracking(Protocol):
         Column("f1", "F1"),
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "auc", "AUC"),
-        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "at 20 px"),
-        Curve(
-            "norm_precision",
-            NORM_PRECISION_THRESHOLDS,
-            "Normalised precision",
-            "centre error (target sizes)",
-            "norm_precision",
-            "at 0.2",
-        ),
+        success_plot(SUCCESS_THRESHOLDS),
+        precision_plot(PRECISION_THRESHOLDS),
+        norm_precision_plot(NORM_PRECISION_THRESHOLDS),
     )
 
     def score(self, truth: Truth, runs: Runs) -> Scores:

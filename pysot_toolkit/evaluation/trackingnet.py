@@ -15,13 +15,15 @@ from pysot_toolkit.evaluation.boxes import centres, in_units, intersections, len
 from pysot_toolkit.evaluation.protocol import (
     PROTOCOLS,
     Column,
-    Curve,
     Protocol,
     Runs,
     Scores,
     Truth,
     mean_curves,
+    norm_precision_plot,
+    precision_plot,
     share_within,
+    success_plot,
 )
 
 SUCCESS_THRESHOLDS = np.linspace(0, 1, 21)
@@ -59,16 +61,9 @@ class TrackingNetKit(Protocol):
         Column("coverage", "coverage"),
     )
     curves = (
-        Curve("success", SUCCESS_THRESHOLDS, "Success", "overlap threshold", "success", "area"),
-        Curve("precision", PRECISION_THRESHOLDS, "Precision", "centre error (px)", "precision", "area"),
-        Curve(
-            "norm_precision",
-            NORM_PRECISION_THRESHOLDS,
-            "Normalised precision",
-            "centre error (target sizes)",
-            "norm_precision",
-            "area",
-        ),
+        success_plot(SUCCESS_THRESHOLDS, "success", "area"),
+        precision_plot(PRECISION_THRESHOLDS, "area"),
+        norm_precision_plot(NORM_PRECISION_THRESHOLDS, "area"),
     )
 
     def score(self, truth: Truth, runs: Runs) -> Scores:
