@@ -10,8 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.models.bbreg.iou_net import AtomIoUNet
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
 from pysot_toolkit.trackers.online import sample_patch as patches
+from pysot_toolkit.trackers.online.atom_filter import (
+    ACTIVATION_FLOOR,
+    Regularisation,
+    Training,
+    classify,
+    label,
+    learn_both,
+    learn_filter,
+    project,
+)
 from pysot_toolkit.trackers.online.augmentation import (
     blurred,
     middle,
@@ -23,6 +34,7 @@ from pysot_toolkit.trackers.online.augmentation import (
 )
 from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
+from pysot_toolkit.trackers.online.refine import Refinement, climb
 from pysot_toolkit.trackers.online.sample_patch import patch_window
 from tests.parity.cases import Comparison, inputs_of, one
 
@@ -254,10 +266,74 @@ def pytracking_augmentation(folder, kit) -> None:
     compare.finish()
 
 
+def atom_optim(folder, kit) -> None:
+    """Joint learning of filter and projection, then of the filter alone."""
+    _, case, golden = kit.load(folder)
+    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    inputs = {key: torch.from_numpy(value) for key, value in inputs_of(case, kit).items()}
+    samples, filter, projection = (one(inputs, f"/{key}") for key in ("samples", "filter0", "projection0"))
+    numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", compare.outputs["labels"]["meaning"])]
+    centres = np.array(numbers[1:]).reshape(-1, 2)
+    labels = torch.from_numpy(np.stack([label(samples.shape[2:], numbers[0], c) for c in centres]))
+    compare.check("labels", labels[:, None])
+
+    reg = Regularisation(build["filter_reg"], build["projection_reg"])
+    assert build["response_activation"] == f"MLU({ACTIVATION_FLOOR})"
+    weights = torch.tensor(build["sample_weights"])
+    data = Training(samples, labels, weights)
+    linearised, solved = re.findall(r"\d+", compare.outputs["joint_filter"]["meaning"])[:2]
+    joint = learn_both(data, filter, projection, [int(solved)] * int(linearised), reg)
+    compare.check("joint_filter", joint.x[0])
+    compare.check("joint_projection", joint.x[1])
+    after = learn_both(data, *joint.x, [1], reg).losses
+    compare.check("joint_losses", torch.cat([joint.losses, after]))
+
+    data, filter, losses = data._replace(samples=project(samples, joint.x[1])), joint.x[0], []
+    for _ in range(2):
+        found = learn_filter(data, filter, 5, reg)
+        (filter,) = found.x
+        losses += [found.losses, learn_filter(data, filter, 1, reg).losses]
+    compare.check("filter", filter)
+    compare.check("losses", torch.cat(losses))
+    compare.check("scores", classify(data.samples, filter)[:, None])
+    compare.finish()
+
+
+def refine_box(folder, kit) -> None:
+    """Gradient ascent of boxes in both parametrisations, with the steps that the outputs name."""
+    manifest, case, golden = kit.load(folder)
+    compare = SubsampledComparison(case, golden, kit)
+    generated = [entry for entry in case["inputs"] if "name" in entry]
+    (start,) = (torch.tensor(entry["values"]) for entry in case["inputs"] if "values" in entry)
+    inputs = inputs_of({"inputs": generated}, kit)
+    sizes = re.search(r"input_dim=\((\d+), (\d+)\)", case["build"]["network"])
+    assert sizes
+    network = AtomIoUNet(input_dim=(int(sizes[1]), int(sizes[2])))
+    missing, foreign = network.load_state_dict(kit.state_dict(manifest, case["salt"]), strict=False)
+    assert not missing and not foreign
+    network.eval().requires_grad_(False)
+    features = [torch.from_numpy(one(inputs, f"/iou_feat_{level}")) for level in (3, 4)]
+    modulation = [torch.from_numpy(one(inputs, f"/modulation_{level}"))[None, :, 0] for level in (3, 4)]
+    for name, entry in compare.outputs.items():
+        if not name.endswith("_boxes"):
+            continue
+        space, steps, iterations = re.fullmatch(
+            r"(\w+) parametrisation, step (.+), (\d+) iterations", entry["meaning"]
+        ).groups()
+        *step, decay = [float(number) for number in re.findall(r"[\d.]+", steps)]
+        rules = Refinement(space=space, step=(step[0], step[-1]), decay=decay, iterations=int(iterations))
+        boxes, scores = climb(lambda at: network.predict_iou(modulation, features, at), start, rules)
+        compare.check(name, boxes[0])
+        compare.check(name.replace("_boxes", "_iou"), scores[0])
+    compare.finish()
+
+
 HANDLERS = {
+    "atom_optim": atom_optim,
     "localize_target": localize_target,
     "pytracking_augmentation": pytracking_augmentation,
     "pytracking_optimization": pytracking_optimization,
+    "refine_box": refine_box,
     "sample_memory": sample_memory,
     "sample_patch": sample_patch,
 }

@@ -6,6 +6,7 @@ shift, so that what comes in from the sides is image, not padding (Danelljan et 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,8 +64,8 @@ def views(
     for rows, columns in chosen.relative_shifts:
         found.append(View(plain, (base[0] + int(rows * size / 2), base[1] + int(columns * size / 2))))
     changes: list[Callable[[torch.Tensor], torch.Tensor]] = [mirrored] if chosen.mirror else []
-    changes += [lambda patch, sigma=sigma: blurred(patch, sigma) for sigma in chosen.blurs]
-    changes += [lambda patch, angle=angle: rotated(patch, angle) for angle in chosen.rotations]
+    changes += [functools.partial(blurred, sigma=sigma) for sigma in chosen.blurs]
+    changes += [functools.partial(rotated, degrees=angle) for angle in chosen.rotations]
     return found + [View(change, moved()) for change in changes]
 
 
