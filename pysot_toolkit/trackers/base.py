@@ -19,12 +19,15 @@ from ltr.admin.checkpoint_reader import Checkpoint, read_checkpoint
 
 TRACKERS = Registry("tracker", "pysot_toolkit.trackers")
 
+_PRECISIONS = ("float32", "bfloat16")
+
 
 class Prediction(NamedTuple):
     """The answer for one frame."""
 
     bbox: np.ndarray  # float64 [4], (x, y, w, h) image px
     score: float  # how sure the tracker is; comparable within one tracker
+    lost: bool = False  # the tracker itself says that it has lost the target, where it can tell
 
 
 class Tracker(ABC):
@@ -59,6 +62,36 @@ def build_tracker(
     """
     kind = TRACKERS.get(arch)
     return kind.from_checkpoint(read_checkpoint(checkpoint), Path(checkpoint), settings, device)
+
+
+def initial_box(bbox: np.ndarray) -> np.ndarray:
+    """The box to start from, float64 ``[4]``, a copy.
+
+    Raises:
+        UserError: it is no (x, y, w, h) with an area.
+    """
+    box = np.array(bbox, np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
+        raise UserError(
+            f"initial box {box.tolist()}: is no box (x, y, w, h) with an area; mend the annotation"
+        )
+    return box
+
+
+def checked_precision(precision: str) -> str:
+    """``precision`` itself.
+
+    Raises:
+        UserError: it is neither float32 nor bfloat16.
+    """
+    if precision not in _PRECISIONS:
+        raise UserError(f"setting 'tracker.precision' is '{precision}': {nearest(precision, _PRECISIONS)}")
+    return precision
+
+
+def inference_autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context a network of that precision is called in."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
 def tracker_args(kind: type[Tracker], settings: Settings, defaults: Mapping[str, Any]) -> dict[str, Any]:

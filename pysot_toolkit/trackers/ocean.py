@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from config.errors import UserError, nearest
+from config.errors import UserError
 from config.settings import Settings
 from ltr.admin.checkpoint_reader import Checkpoint, load_weights
 from ltr.data.augment import normalise
@@ -22,9 +22,16 @@ from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.layers.window import hann_window
 from ltr.models.registry import build_network
 from ltr.models.tracking.ocean import RATIO, Ocean, scores
-from pysot_toolkit.trackers.base import TRACKERS, Prediction, Tracker, tracker_args
+from pysot_toolkit.trackers.base import (
+    TRACKERS,
+    Prediction,
+    Tracker,
+    checked_precision,
+    inference_autocast,
+    initial_box,
+    tracker_args,
+)
 
-_PRECISIONS = ("float32", "bfloat16")
 _CROP_SETTINGS = ("template_size", "search_size", "template_factor")
 _MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
 _SMALL_TARGET = 0.004  # of the image's area
@@ -66,10 +73,6 @@ class OceanTracker(Tracker):
         raw_bgr: bool = False,
         precision: str = "float32",
     ) -> None:
-        if precision not in _PRECISIONS:
-            raise UserError(
-                f"setting 'tracker.precision' is '{precision}': {nearest(precision, _PRECISIONS)}"
-            )
         self.device = device
         self.penalty_k, self.window_influence = float(penalty_k), float(window_influence)
         self.lr, self.ratio = float(lr), float(ratio)
@@ -77,7 +80,7 @@ class OceanTracker(Tracker):
         self.small_target_search_size = int(small_target_search_size or search_size)
         self.template_factor = float(template_factor)
         self.raw_bgr = bool(raw_bgr)
-        self.precision = precision
+        self.precision = checked_precision(precision)
         self.network = prepare(network, device, precision)
         self.bbox = np.zeros(4)
         self._pad: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -115,24 +118,19 @@ class OceanTracker(Tracker):
         Raises:
             UserError: the box has no area.
         """
-        box = np.array(bbox, np.float64)
-        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-            raise UserError(
-                f"initial box {box.tolist()}: is no box (x, y, w, h) with an area; mend the annotation"
-            )
-        self.bbox = box
+        self.bbox = box = initial_box(bbox)
         self._pad = cv2.mean(image)[:3]
         small = box[2] * box[3] < _SMALL_TARGET * image.shape[0] * image.shape[1]
         self._search_size = self.small_target_search_size if small else self.search_size
         template = cut(image, self.template_geometry(), self.template_size, self._pad)
-        with self._autocast():
+        with inference_autocast(self.device, self.precision):
             self._memory = self.network.encode_template(self._input(template))
 
     @torch.inference_mode()
     def track(self, image: np.ndarray) -> Prediction:
         """See ``Tracker.track``; the score is that of the chosen cell, without penalty and window."""
         search = cut(image, self.search_geometry(), self._search_size, self._pad)
-        with self._autocast():
+        with inference_autocast(self.device, self.precision):
             outputs = self.network.track(self._input(search), self._memory)
         return self.update(outputs, image.shape[1], image.shape[0])
 
@@ -196,9 +194,6 @@ class OceanTracker(Tracker):
         """A crop uint8 ``[S, S, 3]`` as the network takes it, ``[1, 3, S, S]``."""
         crops = torch.from_numpy(image)[None].to(self.device)
         return crops.flip(3).permute(0, 3, 1, 2).float() if self.raw_bgr else normalise(crops)
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def _square(bbox: np.ndarray, side: np.ndarray, size: int) -> CropGeometry:

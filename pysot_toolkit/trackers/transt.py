@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from config.errors import UserError, nearest
+from config.errors import UserError
 from config.settings import Settings
 from ltr.admin.checkpoint_reader import Checkpoint, load_weights
 from ltr.data.augment import normalise
@@ -21,9 +21,16 @@ from ltr.models.layers.attention import Attention
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.registry import build_network
 from ltr.models.tracking.transt import TransT, decode
-from pysot_toolkit.trackers.base import TRACKERS, Prediction, Tracker, tracker_args
+from pysot_toolkit.trackers.base import (
+    TRACKERS,
+    Prediction,
+    Tracker,
+    checked_precision,
+    inference_autocast,
+    initial_box,
+    tracker_args,
+)
 
-_PRECISIONS = ("float32", "bfloat16")
 _CROP_SETTINGS = ("template_size", "search_size", "template_factor", "search_factor")
 _MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
 
@@ -55,15 +62,11 @@ class TransTTracker(Tracker):
         search_factor: float = 4.0,
         precision: str = "float32",
     ) -> None:
-        if precision not in _PRECISIONS:
-            raise UserError(
-                f"setting 'tracker.precision' is '{precision}': {nearest(precision, _PRECISIONS)}"
-            )
         self.device = device
         self.window_penalty = float(window_penalty)
         self.template_size, self.search_size = int(template_size), int(search_size)
         self.template_factor, self.search_factor = float(template_factor), float(search_factor)
-        self.precision = precision
+        self.precision = checked_precision(precision)
         self.network = prepare(network, device, precision)
         self.bbox = np.zeros(4)
         self._pad: tuple[float, ...] = (0.0, 0.0, 0.0)
@@ -93,22 +96,17 @@ class TransTTracker(Tracker):
         Raises:
             UserError: the box has no area.
         """
-        box = np.array(bbox, np.float64)
-        if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
-            raise UserError(
-                f"initial box {box.tolist()}: is no box (x, y, w, h) with an area; mend the annotation"
-            )
-        self.bbox = box
+        self.bbox = box = initial_box(bbox)
         self._pad = cv2.mean(image)[:3]
         template, _ = crop(image, box, self.template_factor, self.template_size, self._pad)
-        with self._autocast():
+        with inference_autocast(self.device, self.precision):
             self._memory = self.network.encode_template(self._input(template))
 
     @torch.inference_mode()
     def track(self, image: np.ndarray) -> Prediction:
         """See ``Tracker.track``; the score is that of the chosen cell, with the window."""
         search, _ = crop(image, self.bbox, self.search_factor, self.search_size, self._pad)
-        with self._autocast():
+        with inference_autocast(self.device, self.precision):
             outputs = self.network.track(self._input(search), self._memory)
         return self.update(outputs, image.shape[1], image.shape[0])
 
@@ -139,9 +137,6 @@ class TransTTracker(Tracker):
     def _input(self, image: np.ndarray) -> torch.Tensor:
         """A crop uint8 ``[S, S, 3]`` as the network takes it, ``[1, 3, S, S]``."""
         return normalise(torch.from_numpy(image)[None].to(self.device))
-
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
 
 def prepare(network: TransT, device: torch.device, precision: str = "float32") -> TransT:
