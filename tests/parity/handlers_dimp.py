@@ -8,8 +8,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltr.models.loss.kl import KLRegression, KLRegressionGrid
+from ltr.models.loss.target import LBHinge
 from ltr.models.registry import build_network
+from ltr.models.tracking.dimp import published_args
 from tests.parity.cases import Comparison, inputs_of
+
+# What a case's build says beside the arguments of a constructor.
+DESCRIPTIONS = {
+    "mode",
+    "backbone",
+    "bb_regressor_layer",
+    "classification features",
+    "reference pooling",
+    "test pooling",
+}
 
 
 def comparison(case: dict, golden: dict, kit) -> Comparison:
@@ -24,10 +37,10 @@ def comparison(case: dict, golden: dict, kit) -> Comparison:
 
 
 def load_network(folder, kit) -> nn.Module:
-    """The network of a case, built from its ``build``, with the weights of manifest and salt; evaluating."""
+    """The network of a case, built as its ``build`` says, with the weights of manifest and salt; evaluating."""
     manifest, case, _ = kit.load(folder)
-    build = case["build"]
-    network = build_network(build["constructor"])
+    build = {key: value for key, value in case["build"].items() if key not in DESCRIPTIONS}
+    network = build_network(build.pop("constructor"), published_args(build))
     missing, unexpected = network.load_state_dict(kit.state_dict(manifest, case["salt"]), strict=False)
     buffers = {entry["name"] for entry in manifest["entries"] if entry["kind"] == "buffer"}
     assert not unexpected and set(missing) <= buffers
@@ -90,4 +103,110 @@ def atom_network(folder, kit) -> None:
     compare.finish()
 
 
-HANDLERS = {"atom_resnet18": atom_network}
+def label_maps(bboxes: torch.Tensor, image: int, rule: str) -> torch.Tensor:
+    """Gaussian labels of boxes ``[F, S, 4]`` as a case's ``call`` describes them, ``[F, S, cells + 1, cells + 1]``."""
+    found = re.search(r"sigma = ([\d.]+) \* (\d+) feature cells", rule)
+    assert found
+    cells = int(found[2])
+    sigma = float(found[1]) * cells
+    middle = (bboxes[..., :2] + bboxes[..., 2:] / 2 - image / 2) / image * cells + 0.5
+    places = torch.arange(cells + 1) - (cells - 1) / 2
+    across, down = (torch.exp(-0.5 * ((places - middle[..., axis, None]) / sigma) ** 2) for axis in (0, 1))
+    return down[..., :, None] * across[..., None, :]
+
+
+def training_loss(
+    case: dict,
+    compare: Comparison,
+    given: dict[str, torch.Tensor],
+    scores: torch.Tensor,
+    proposals: torch.Tensor,
+    label: torch.Tensor,
+) -> torch.Tensor:
+    """The loss that the case describes, with each of its terms compared; weights are read from its words."""
+    words = next(entry["meaning"] for entry in case["outputs"] if entry["name"] == "loss")
+    box, last, first = (float(number) for number in re.findall(r"([\d.]+) \* [A-Z]+\(", words)[:3])
+    found = re.search(r"([\d.]+)/(\d)", words)
+    assert found and int(found[2]) == len(scores) - 2
+    between = float(found[1])
+
+    classify: Any
+    if "test_label_density" in compare.golden:
+        density = label / label.sum((-2, -1), keepdim=True)
+        compare.check("test_label_density", density)
+        label, classify, names = density, KLRegressionGrid(), ("clf_ce", "clf_ce_init", "clf_ce_iter")
+        plain = names
+    else:
+        found = re.search(r"(?:label <|threshold) ([\d.]+)", words)
+        assert found
+        classify = LBHinge(threshold=float(found[1]))
+        names = ("target_clf", "test_init_clf", "test_iter_clf")
+        plain = ("test_loss", "test_init_loss", "test_iter_loss")
+    each = [classify(score, label) for score in scores]
+    means = (each[-1], each[0], sum(each[1:-1]) / len(each[1:-1]))
+
+    if "proposal_iou" in given:
+        term = box * nn.functional.mse_loss(proposals, given["proposal_iou"])
+        compare.check("stat_Loss_iou", term)
+    else:
+        divergence = KLRegression()(proposals, given["proposal_density"], given["gt_density"])
+        term = box * divergence
+        compare.check("stat_Loss_bb_ce", divergence)
+        compare.check("stat_Loss_loss_bb_ce", term)
+    total = term
+    for weight, mean, name, bare in zip((last, first, between), means, names, plain):
+        total = total + weight * mean
+        compare.check(f"stat_Loss_{name}", weight * mean)
+        compare.check(f"stat_ClfTrain_{bare}", mean)
+    compare.check("stat_Loss_total", total)
+    return total
+
+
+def dimp_network(folder, kit) -> None:
+    """Filter and scores after every iteration, box scores, training loss and its gradients."""
+    _, case, golden = kit.load(folder)
+    compare, given = comparison(case, golden, kit), tensors(case, kit)
+    network: Any = load_network(folder, kit)
+    network.set_trainable(("stem", "layer1", "layer2", "layer3"))
+    train, test, train_bb = given["train_imgs"], given["test_imgs"], given["train_bb"]
+    train_label = None
+    if "train_label" in golden:
+        train_label = label_maps(train_bb, train.shape[-1], case["call"])
+        compare.check("train_label", train_label)
+
+    outputs = network(train, test, train_bb, given["test_proposals"], train_label)
+    scores, proposals = outputs["target_scores"], outputs["proposal_scores"]
+    compare.check("bb_pred", proposals)
+    for number, score in enumerate(scores):
+        compare.check(f"scores_{number}", score)
+
+    with torch.no_grad():
+        features = network.extract_backbone(train.flatten(0, 1))
+        classified = network.classification_features(features).unflatten(0, train.shape[:2])
+        compare.check("clf_feat_train", classified)
+        fitted = network.classifier.get_filter(classified, train_bb, labels=train_label)
+        assert torch.equal(fitted.filter, fitted.filters[-1])
+        for number, filter in enumerate(fitted.filters):
+            compare.check(f"filter_{number}", filter)
+        losses = fitted.losses.mean(1)
+        if case["build"]["constructor"] == "dimpnet50_simple":  # there reported as a mean over all residuals
+            losses = losses / (train_label[:, 0].numel() + fitted.filter[0].numel())
+        compare.check("filter_losses", losses)
+        first = {layer: value[: train.shape[1]] for layer, value in features.items()}
+        check_modulation(network, compare, network.iou_features(first), train_bb[0])
+
+    label = label_maps(given["test_bb"], test.shape[-1], case["call"])
+    if "test_label" in golden:
+        compare.check("test_label", label)
+    loss = training_loss(case, compare, given, scores, proposals, label)
+    compare.check("loss", loss)
+    Gradients(network, compare).check(loss)
+    compare.finish()
+
+
+HANDLERS = {
+    "atom_resnet18": atom_network,
+    **dict.fromkeys(
+        ("dimp18", "dimp50", "prdimp18", "prdimp50", "super_dimp", "super_dimp_simple"), dimp_network
+    ),
+}

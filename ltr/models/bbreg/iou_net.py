@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -11,7 +9,8 @@ from torch import nn
 from ltr.data.bbox import xywh_to_xyxy
 from ltr.ops.prroi_pool import prroi_pool_grouped
 
-STRIDES = (8, 16)  # of the two feature maps
+STRIDES = (8, 16)  # of the two feature maps, px per cell
+BINS = (5, 3)  # along each side of a pooled proposal
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -48,33 +47,24 @@ class AtomIoUNet(nn.Module):
 
     Args:
         input_dim: channels of the two feature maps.
-        pred_input_dim: channels of the modulated features.
-        pred_inter_dim: channels of each pooled proposal before the last layer.
-        hidden_dim: channels of the convolutions before that.
+        dim: channels of everything after them, an even number.
     """
 
-    def __init__(
-        self,
-        *,
-        input_dim: Sequence[int] = (128, 256),
-        pred_input_dim: Sequence[int] = (256, 256),
-        pred_inter_dim: Sequence[int] = (256, 256),
-        hidden_dim: int = 256,
-    ) -> None:
+    def __init__(self, *, input_dim: tuple[int, int] = (128, 256), dim: int = 256) -> None:
         super().__init__()
-        half = hidden_dim // 2
-        self.conv3_1r = _conv(input_dim[0], half)
-        self.conv3_1t = _conv(input_dim[0], hidden_dim)
-        self.conv3_2t = _conv(hidden_dim, pred_input_dim[0])
-        self.fc3_1r = _conv(half, hidden_dim, padding=0)
-        self.conv4_1r = _conv(input_dim[1], hidden_dim)
-        self.conv4_1t = _conv(input_dim[1], hidden_dim)
-        self.conv4_2t = _conv(hidden_dim, pred_input_dim[1])
-        self.fc34_3r = _conv(2 * hidden_dim, pred_input_dim[0], 1, 0)
-        self.fc34_4r = _conv(2 * hidden_dim, pred_input_dim[1], 1, 0)
-        self.fc3_rt = LinearBlock(pred_input_dim[0] * 5 * 5, pred_inter_dim[0])
-        self.fc4_rt = LinearBlock(pred_input_dim[1] * 3 * 3, pred_inter_dim[1])
-        self.iou_predictor = nn.Linear(pred_inter_dim[0] + pred_inter_dim[1], 1)
+        third, fourth = input_dim
+        self.conv3_1r = _conv(third, dim // 2)
+        self.conv3_1t = _conv(third, dim)
+        self.conv3_2t = _conv(dim, dim)
+        self.fc3_1r = _conv(dim // 2, dim, padding=0)
+        self.conv4_1r = _conv(fourth, dim)
+        self.conv4_1t = _conv(fourth, dim)
+        self.conv4_2t = _conv(dim, dim)
+        self.fc34_3r = _conv(2 * dim, dim, 1, 0)
+        self.fc34_4r = _conv(2 * dim, dim, 1, 0)
+        self.fc3_rt = LinearBlock(dim * BINS[0] ** 2, dim)
+        self.fc4_rt = LinearBlock(dim * BINS[1] ** 2, dim)
+        self.iou_predictor = nn.Linear(2 * dim, 1)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(module.weight)
@@ -139,7 +129,7 @@ class AtomIoUNet(nn.Module):
             parts = [
                 self._pooled(feature, weight, regions, bins, 1 / stride, block)
                 for feature, weight, bins, stride, block in zip(
-                    iou_feat, modulation, (5, 3), STRIDES, (self.fc3_rt, self.fc4_rt)
+                    iou_feat, modulation, BINS, STRIDES, (self.fc3_rt, self.fc4_rt)
                 )
             ]
             return self.iou_predictor(torch.cat(parts, 1)).view(proposals.shape[:2])

@@ -5,7 +5,7 @@ The classifier of ATOM is learned while tracking, on features of the same backbo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 
 import torch
 from torch import nn
@@ -83,29 +83,25 @@ def ltr_backbone(name: str) -> LTRBackbone:
     return backbone
 
 
-def iou_network(
-    backbone: LTRBackbone, pred_input: Sequence[int], pred_inter: Sequence[int], hidden: int
-) -> AtomIoUNet:
-    """An IoU network that fits the backbone; see ``AtomIoUNet``."""
-    channels = [backbone.layer_channels[layer] for layer in IOU_LAYERS]
-    return AtomIoUNet(
-        input_dim=channels, pred_input_dim=pred_input, pred_inter_dim=pred_inter, hidden_dim=hidden
-    )
+def iou_network(backbone: LTRBackbone, dim: int) -> AtomIoUNet:
+    """An IoU network of ``dim`` channels for the backbone.
+
+    Raises:
+        ValueError: an odd number of channels, or none.
+    """
+    if dim < 2 or dim % 2:
+        raise ValueError(f"iou_dim {dim} must be even and at least 2")
+    third, fourth = (backbone.layer_channels[layer] for layer in IOU_LAYERS)
+    return AtomIoUNet(input_dim=(third, fourth), dim=dim)
 
 
 @NETWORKS.register("atom_resnet18")
-def atom_resnet18(
-    *,
-    backbone: str = "ltr_resnet18",
-    iou_input_dim: Sequence[int] = (256, 256),
-    iou_inter_dim: Sequence[int] = (256, 256),
-    iou_hidden_dim: int = 256,
-) -> ATOMnet:
-    """ATOM's IoU network.
+def atom_resnet18(*, backbone: str = "ltr_resnet18", iou_dim: int = 256) -> ATOMnet:
+    """ATOM's IoU network. The defaults are the published ones.
 
     Args:
         backbone: "ltr_resnet18", "ltr_resnet50", "ltr_small" or "ltr_tiny".
-        iou_input_dim, iou_inter_dim, iou_hidden_dim: widths, see ``AtomIoUNet``.
+        iou_dim: channels of the IoU network, see ``AtomIoUNet``.
     """
     trunk = ltr_backbone(backbone)
-    return ATOMnet(trunk, iou_network(trunk, iou_input_dim, iou_inter_dim, iou_hidden_dim))
+    return ATOMnet(trunk, iou_network(trunk, iou_dim))
