@@ -101,8 +101,8 @@ class Run:
         return epoch, state
 
     def _epochs_are_free(self, key: str) -> bool:
-        # With one-cycle rates the number of epochs shapes every step; otherwise a run may be extended.
-        return key == "train.epochs" and self.settings.optim.schedule != "onecycle"
+        # A run may be extended where the number of epochs shapes no rate before the last one.
+        return key == "train.epochs" and self.settings.optim.schedule == "step"
 
 
 def _differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, Any, Any]]:

@@ -17,7 +17,8 @@ RING = 3  # cells around the target in which the IoU prediction is trained too
 def target_cells(target_cxcywh_norm: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Which cells of a ``size x size`` map lie on the target, and which in the ring around it.
 
-    A box that is thinner than a cell still takes one; a box outside the crop takes none.
+    A box that is thinner than a cell still takes one, the next to the right and below (published so; at the far
+    border there is none); a box outside the crop takes none.
 
     Args:
         target_cxcywh_norm: ``[B, 4]``, fractions of the crop.
