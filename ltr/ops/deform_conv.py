@@ -49,9 +49,9 @@ def deform_conv2d(
             kernel = (weight.shape[2], weight.shape[3])
             columns = cuda.deform_columns(features, offset, mask, kernel, *geometry)
             groups = features.shape[1] // weight.shape[1]
-            filters = weight.to(columns.dtype).view(groups, weight.shape[0] // groups, -1)
-            out = filters @ columns.view(groups, -1, columns.shape[1])
-            out = out.view(-1, features.shape[0], height, width).transpose(0, 1).contiguous()
+            filters = weight.to(columns.dtype).reshape(groups, weight.shape[0] // groups, -1)
+            out = filters @ columns.reshape(groups, -1, columns.shape[1])
+            out = out.reshape(-1, features.shape[0], height, width).transpose(0, 1).contiguous()
             return out if bias is None else out + bias.to(out.dtype)[:, None, None]
         kind = features.dtype
         # On the CPU torchvision's is slower (docs/operators.md); on CUDA it knows no bfloat16.
@@ -82,9 +82,9 @@ def deform_conv2d_plain(
     height, width, _ = _check(features, offset, weight, *geometry, mask)
     columns = deform_columns_plain(features, offset, mask, (weight.shape[2], weight.shape[3]), *geometry)
     groups = features.shape[1] // weight.shape[1]
-    taps = columns.view(features.shape[0], groups, -1, height * width)
-    filters = weight.to(features.dtype).view(groups, weight.shape[0] // groups, -1)
-    out = (filters @ taps).view(features.shape[0], -1, height, width)
+    taps = columns.reshape(features.shape[0], groups, -1, height * width)
+    filters = weight.to(features.dtype).reshape(groups, weight.shape[0] // groups, -1)
+    out = (filters @ taps).reshape(features.shape[0], -1, height, width)
     return out if bias is None else out + bias.to(out.dtype)[:, None, None]
 
 
@@ -105,7 +105,7 @@ def deform_columns_plain(
     kind = torch.promote_types(
         features.dtype, torch.float32
     )  # places need more digits than sixteen bits hold
-    move = offset.to(kind).view(batch, moves, rows * columns, 2, height, width)
+    move = offset.to(kind).reshape(batch, moves, rows * columns, 2, height, width)
 
     def places(axis: int, taps: int, size: int) -> torch.Tensor:
         start = torch.arange(size, device=features.device, dtype=kind) * stride[axis] - padding[axis]
@@ -122,12 +122,12 @@ def deform_columns_plain(
         .reshape(1, 1, -1, height, width)
     )
     sampled = bilinear(
-        features.view(batch, moves, channels // moves, *features.shape[2:]),
+        features.reshape(batch, moves, channels // moves, *features.shape[2:]),
         (move[:, :, :, 0] + down).flatten(2),
         (move[:, :, :, 1] + right).flatten(2),
-    ).view(batch, moves, channels // moves, rows * columns, height * width)
+    ).reshape(batch, moves, channels // moves, rows * columns, height * width)
     if mask is not None:
-        sampled = sampled * mask.to(kind).view(batch, moves, 1, rows * columns, height * width)
+        sampled = sampled * mask.to(kind).reshape(batch, moves, 1, rows * columns, height * width)
     return sampled.reshape(batch, channels * rows * columns, height * width).to(features.dtype)
 
 

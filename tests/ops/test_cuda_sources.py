@@ -224,6 +224,22 @@ def test_convolution_is_the_plain_one(
         agree(derivatives(run(torchvision.ops.deform_conv2d), own), want, tolerance)
 
 
+def test_convolution_of_any_layout_in_memory(device):
+    generator = torch.Generator().manual_seed(8)
+    shapes = (2, 4, 5, 6), (2, 36, 5, 6), (4, 2, 3, 3), (2, 18, 5, 6)
+    usual = [torch.randn(shape, generator=generator).to(device) for shape in shapes]
+    for other in (
+        [value.contiguous(memory_format=torch.channels_last) for value in usual],
+        [value.transpose(2, 3).contiguous().transpose(2, 3) for value in usual],
+    ):
+        for convolution in (deform_conv2d_plain, deform_conv2d):
+            want, found = (
+                derivatives(lambda f, o, w, m, run=convolution: run(f, o, w, padding=1, mask=m), values)
+                for values in (usual, other)
+            )
+            agree(found, [value.cpu() for value in want], 1e-5)
+
+
 def test_convolution_with_offsets_that_are_no_numbers(device):
     """Such a point is outside the map: nothing is read or written there."""
     features = torch.ones(1, 2, 4, 4, dtype=torch.float64, device=device)
