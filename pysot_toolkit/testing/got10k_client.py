@@ -41,7 +41,7 @@ class Got10kTracker(Tracker):
 
     def update(self, image: Image.Image) -> np.ndarray:
         """The box (x, y, w, h px) in the next frame, ``[4]``."""
-        bbox, _ = self._tracker.track(_pixels(image))
+        bbox, *_ = self._tracker.track(_pixels(image))
         return bbox
 
 

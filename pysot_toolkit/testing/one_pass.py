@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class OnePassTracker(Protocol):
 
     def initialize(self, image: np.ndarray, bbox: np.ndarray) -> None: ...
 
-    def track(self, image: np.ndarray) -> tuple[np.ndarray, float]: ...
+    def track(self, image: np.ndarray) -> tuple[Any, ...]: ...
 
 
 class Recorder:
@@ -84,7 +84,7 @@ class Recorder:
             self.unreadable.append(str(image))
             return
         begin = time.perf_counter()
-        self.bboxes[index], self.scores[index] = self.tracker.track(image)
+        self.bboxes[index], self.scores[index], *_ = self.tracker.track(image)
         self.seconds[index] = time.perf_counter() - begin
         if not np.isfinite(self.bboxes[index]).all():
             raise ValueError(f"the tracker's box of frame {index + 1} is {self.bboxes[index].tolist()}")

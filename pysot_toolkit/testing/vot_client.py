@@ -61,7 +61,7 @@ def serve(tracker: OnePassTracker, name: str) -> None:
                 bbox, answer = upright(region), {}
                 tracker.initialize(image, bbox)
             else:
-                bbox, score = tracker.track(image)
+                bbox, score, *_ = tracker.track(image)
                 answer = {"confidence": float(score)}
             server.status([(Rectangle.create(*map(float, bbox)), answer)])
     except trax.TraxException as error:

@@ -93,7 +93,7 @@ class Recorder(OceanTracker):
         """As ``OceanTracker.update``."""
         side = self.search_geometry().side
         prediction = super().update(outputs, width, height)
-        for name, value in zip(("boxes", "best", "side"), (*prediction, side)):
+        for name, value in zip(("boxes", "best", "side"), (prediction.bbox, prediction.score, side)):
             self.seen.setdefault(name, []).append(value)
         return prediction
 
