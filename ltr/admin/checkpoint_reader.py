@@ -30,6 +30,7 @@ _TAKEN = {
     "settings",
     "state_dict",
 }
+_TRAINING = ("optimizer", "stats")
 # What broken or hostile bytes make of the unpickler, the zip reader and tensor views.
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, TypeError, LookupError,
@@ -38,7 +39,7 @@ _BROKEN = (
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint file tells about a network."""
+    """What a checkpoint file tells about a network and, where asked for, its training."""
 
     net: dict[str, torch.Tensor]  # on the CPU, without a "module." prefix
     epoch: int | None
@@ -46,13 +47,20 @@ class Checkpoint(NamedTuple):
     constructor: dict[str, Any] | None  # ours: name and args; published: fun_name, fun_module, args, kwds
     settings: dict[str, Any] | None
     left_out: list[str]  # entries and foreign classes of the file that were not taken
+    optimizer: dict[str, Any] | None = None  # its state dict, tensors on the CPU
+    stats: dict[str, Any] | None = (
+        None  # of LTR: loader, name of the number, {"history": one number per epoch, ...}
+    )
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], *, training: bool = False) -> Checkpoint:
     """Read our checkpoints, those of SPOT, TransT and other LTR trackers, and plain state dicts.
 
     Both of torch's formats are read (zip, and the one before torch 1.6). Only the network's tensors
     are loaded; classes that the file names are neither imported nor called.
+
+    Args:
+        training: read the optimizer's tensors and the training statistics of LTR's files too.
 
     Raises:
         UserError: the file is missing, truncated, damaged, or holds no network.
@@ -60,7 +68,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            return _read(path, file)
+            return _read(path, file, training)
     except OSError as error:
         raise UserError(f"{path}: checkpoint cannot be read ({error.strerror or error})") from error
     except _BROKEN as error:
@@ -97,16 +105,16 @@ def _some(names: list[str], limit: int = 3) -> str:
     return ", ".join(names[:limit]) + rest
 
 
-def _read(path: Path, file: IO[bytes]) -> Checkpoint:
+def _read(path: Path, file: IO[bytes], training: bool) -> Checkpoint:
     start = file.read(4)
     file.seek(0)
     if start == b"PK\x03\x04":
         with zipfile.ZipFile(file) as archive:
-            return _read_zip(path, archive)
-    return _read_legacy(path, file)
+            return _read_zip(path, archive, training)
+    return _read_legacy(path, file, training)
 
 
-def _read_zip(path: Path, archive: zipfile.ZipFile) -> Checkpoint:
+def _read_zip(path: Path, archive: zipfile.ZipFile, training: bool) -> Checkpoint:
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
         raise ValueError("a zip file without data.pkl")
@@ -117,10 +125,14 @@ def _read_zip(path: Path, archive: zipfile.ZipFile) -> Checkpoint:
         raise ValueError("written on a big-endian machine")
     unpickler = RestrictedUnpickler(io.BytesIO(archive.read(names["data.pkl"])))
     content = unpickler.load()
-    return _checkpoint(path, content, unpickler.left_out, lambda ref: archive.read(names[f"data/{ref.key}"]))
+
+    def read(ref: StorageRef) -> bytes:
+        return archive.read(names[f"data/{ref.key}"])
+
+    return _checkpoint(path, content, unpickler.left_out, read, training)
 
 
-def _read_legacy(path: Path, file: IO[bytes]) -> Checkpoint:
+def _read_legacy(path: Path, file: IO[bytes], training: bool) -> Checkpoint:
     if RestrictedUnpickler(file).load() != _LEGACY_MAGIC:
         raise ValueError("does not begin like one")
     RestrictedUnpickler(file).load()  # protocol version
@@ -149,7 +161,7 @@ def _read_legacy(path: Path, file: IO[bytes]) -> Checkpoint:
         file.seek(position)
         return file.read(length)
 
-    return _checkpoint(path, content, unpickler.left_out, read)
+    return _checkpoint(path, content, unpickler.left_out, read, training)
 
 
 def _widths(content: Any) -> dict[str, int]:
@@ -174,7 +186,7 @@ def _widths(content: Any) -> dict[str, int]:
 
 
 def _checkpoint(
-    path: Path, content: Any, foreign: set[str], read: Callable[[StorageRef], bytes]
+    path: Path, content: Any, foreign: set[str], read: Callable[[StorageRef], bytes], training: bool
 ) -> Checkpoint:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no network weights")
@@ -190,11 +202,17 @@ def _checkpoint(
         name.removeprefix("module.") if wrapped else name: _tensor(ref, storages, read)
         for name, ref in refs.items()
     }
+    taken, state = _TAKEN, {}
+    if training and weights is not content:
+        taken = _TAKEN | set(_TRAINING)
+        for name in _TRAINING:
+            found = plain(content.get(name), lambda ref: _tensor(ref, storages, read))
+            state[name] = found if isinstance(found, dict) else None
     left_out = set(foreign)
     left_out |= {str(name) for name in weights if str(name) not in refs and weights is not content}
     if weights is not content:
         left_out |= {
-            str(name) for name, value in content.items() if str(name) not in _TAKEN and value is not None
+            str(name) for name, value in content.items() if str(name) not in taken and value is not None
         }
     epoch, net_type = content.get("epoch"), content.get("net_type")
     constructor, settings = plain(content.get("constructor")), plain(content.get("settings"))
@@ -205,6 +223,7 @@ def _checkpoint(
         constructor if isinstance(constructor, dict) else None,
         settings if isinstance(settings, dict) else None,
         sorted(left_out),
+        **state,
     )
 
 

@@ -201,21 +201,23 @@ class RestrictedUnpickler(pickle.Unpickler):
         return _Sealed(name, (StandIn,), {})
 
 
-def plain(value: Any) -> Any:
-    """``value`` with stand-ins as dicts of their attributes, tensors and cycles as None."""
-    return _plain(value, frozenset())
+def plain(value: Any, tensor: Callable[[TensorRef], Any] = lambda _: None) -> Any:
+    """``value`` with stand-ins as dicts of their attributes, cycles as None, and ``tensor`` of its tensors."""
+    return _plain(value, tensor, frozenset())
 
 
-def _plain(value: Any, above: frozenset[int]) -> Any:
+def _plain(value: Any, tensor: Callable[[TensorRef], Any], above: frozenset[int]) -> Any:
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
-    if id(value) in above or isinstance(value, TensorRef):
+    if isinstance(value, TensorRef):
+        return tensor(value)
+    if id(value) in above:
         return None
     above = above | {id(value)}
     if isinstance(value, StandIn):
         value = value.attributes()
     if isinstance(value, dict):
-        return {key: _plain(item, above) for key, item in value.items()}
+        return {key: _plain(item, tensor, above) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_plain(item, above) for item in value]
+        return [_plain(item, tensor, above) for item in value]
     return str(value) if isinstance(value, torch.dtype) else None

@@ -8,6 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ltr.admin.checkpoint_reader import read_checkpoint
+from ltr.models.layers.activation import BentIdentPar, LeakyReLUPar, mlu, softmax_reg
+from ltr.models.layers.distance import radial_functions
+from ltr.models.layers.filter import apply_filter, apply_transpose
+from ltr.models.layers.normalization import InstanceL2Norm
 from ltr.models.loss.kl import KLRegression, KLRegressionGrid
 from ltr.models.loss.target import LBHinge
 from ltr.models.registry import build_network
@@ -204,9 +209,90 @@ def dimp_network(folder, kit) -> None:
     compare.finish()
 
 
+def number_in(compare: Comparison, output: str, before: str) -> float:
+    """The number behind the words ``before`` in what a case says about an output."""
+    found = re.search(rf"{before}\s*=?\s*\(?([\d.]*\d)", compare.outputs[output]["meaning"])
+    assert found
+    return float(found[1])
+
+
+def layers(folder, kit) -> None:
+    """Filters and their transposes, functions of the distance, activations, normalisation."""
+    _, case, golden = kit.load(folder)
+    compare, given = comparison(case, golden, kit), tensors(case, kit)
+    features, filters = given["feat"], given["filters"]
+    compare.check("apply4", apply_filter(features, given["filter4"]))
+    compare.check("apply3", apply_filter(features, given["filter3"]))
+    compare.check("apply_multi", apply_filter(features, filters))
+    first = int(number_in(compare, "apply_dilated", "the first"))
+    parts = (
+        apply_filter(features, part, dilation)
+        for dilation, part in ((1, filters[:, :first]), (2, filters[:, first:]))
+    )
+    compare.check("apply_dilated", torch.cat(list(parts), 2))
+    compare.check("apply1", apply_filter(features[:1], given["filter1"]))
+    compare.check("apply_multi1", apply_filter(features[:1], given["filters1"]))
+    compare.check("transpose4", apply_transpose(features, given["act4"], (4, 4)))
+    compare.check("transpose3", apply_transpose(features, given["act3"], (3, 3)))
+    compare.check("transpose_multi", apply_transpose(features, given["act_multi"], (3, 3)))
+    residual = apply_filter(features, given["filter4"]) - given["label"]
+    compare.check("gradient", apply_transpose(features, residual, (4, 4)))
+
+    _, bins, *size = compare.outputs["distance_map"]["shape"]
+    spacing = number_in(compare, "distance_map", "spacing")
+    maps = radial_functions(torch.eye(bins), spacing, given["centers"], (size[0], size[1]))
+    compare.check("distance_map", maps.transpose(0, 1))
+
+    x, a = given["x"], given["a"]
+    bent = BentIdentPar(number_in(compare, "bent_par", "b"))
+    for name, activation in (("leaky_relu_par", LeakyReLUPar()), ("bent_par", bent)):
+        compare.check(name, activation.value(x, a))
+        compare.check(f"{name}_deriv", activation.slope(x, a))
+    compare.check("mlu", mlu(x, number_in(compare, "mlu", "MLU")))
+    compare.check("softmax", softmax_reg(x, 1))
+    compare.check("softmax_reg", softmax_reg(x, 1, number_in(compare, "softmax_reg", "reg")))
+    for name, mean in (("l2norm", True), ("l2norm_sum", False)):
+        compare.check(name, InstanceL2Norm(number_in(compare, name, r"x \*"), mean=mean)(given["y"]))
+    compare.finish()
+
+
+def legacy_checkpoint(folder, kit) -> None:
+    """Everything of LTR's files, in each of their containers; nothing of the reference is importable."""
+    _, case, golden = kit.load(folder)
+    build = case["build"]
+    names = build["constructor attributes"]
+    for name, description in build["files"].items():
+        compare = comparison(case, golden, kit)
+        found = read_checkpoint(folder / name, training=True)
+        assert (found.epoch, found.net_type) == (build["epoch"], build["net_type"])
+        assert found.constructor and found.optimizer and found.stats and found.settings
+        assert found.constructor["kwds"] == names["kwds"] and found.constructor["args"] == names["args"]
+        assert found.constructor["fun_name"] == names["fun_name"]
+        assert set(found.constructor["fun_module"].split(".")) >= set(names["fun_module"].split("."))
+        assert {key: list(value.shape) for key, value in found.net.items()} == build["net"]
+        assert found.settings.items() >= build["settings attributes"].items()
+        classes = description["classes referenced by the pickle"]
+        assert {c for c in classes if not c.startswith(("torch.", "collections."))} == set(found.left_out)
+        for key, history in build["stats values"].items():
+            loader, _, rest = key.removesuffix(" history").partition("/")
+            assert found.stats[loader][rest]["history"] == history
+        for key, value in found.net.items():
+            compare.check(f"net.{key}", value)
+        compare.check("optimizer.lr", [group["lr"] for group in found.optimizer["param_groups"]])
+        for number, state in found.optimizer["state"].items():
+            compare.check(f"optimizer.exp_avg_{number}", state["exp_avg"])
+        compare.finish()
+
+        network = build_network(found.constructor["fun_name"], published_args(found.constructor["kwds"]))
+        own = {key: value.shape for key, value in network.state_dict().items()}
+        assert {key: value.shape for key, value in found.net.items()}.items() <= own.items()
+
+
 HANDLERS = {
+    "ltr_layers": layers,
     "atom_resnet18": atom_network,
     **dict.fromkeys(
         ("dimp18", "dimp50", "prdimp18", "prdimp50", "super_dimp", "super_dimp_simple"), dimp_network
     ),
+    "legacy_checkpoint_pytracking": legacy_checkpoint,
 }
