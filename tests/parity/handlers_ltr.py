@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from ltr.data import augment, transforms
 from ltr.data.adaptive_crop import boxes_to_crop, crop_rectangles, cut_rectangle
 from ltr.data.bbox import xywh_to_cxcywh
 from ltr.data.crop import box_to_crop
@@ -271,4 +273,56 @@ def _proposals(case: _Case) -> None:
     case.check("perturbed_iou", overlaps(theirs, truth))
 
 
-HANDLERS = {"ltr_losses": ltr_losses, "ltr_processing": ltr_processing}
+def ltr_transforms(folder: Path, kit: Any) -> None:
+    case = _Case(folder, kit)
+    image = case.image()
+    height, width = image.shape[:2]
+    boxes = case["boxes"].double()
+    mask = torch.zeros(1, 1, height, width, dtype=torch.float64)
+    mask[:, :, 12:38, 22:44] = 1
+    unit = augment.to_unit(torch.from_numpy(image)[None])
+
+    case.check("to_tensor", unit)
+    case.check("normalize", augment.standardise(unit))
+    bright = augment.brighten(unit, torch.tensor([1.17]))
+    case.check("jitter", bright)
+    case.check("jitter_255", bright * 255)
+    chosen = torch.tensor([True])
+    case.check("grayscale", _levels(augment.gray(unit, chosen)), levels=1)
+    case.check("bgr", image[:, :, ::-1])
+    case.check("flip", _levels(transforms.mirror_images(unit, chosen)))
+    case.check("flip_mask", transforms.mirror_images(mask, chosen))
+    # Published boxes are mirrored like the numbers of pixels: one pixel to the left of where the target is.
+    mirrored = transforms.mirror_boxes(boxes, width, chosen)
+    case.check("flip_box", mirrored - torch.tensor([1.0, 0.0, 0.0, 0.0]))
+
+    for name, entry in case.outputs.items():
+        if name.endswith("_matrix"):
+            _affine(case, name.removesuffix("_matrix"), entry["meaning"], unit.double(), mask, boxes)
+    case.finish()
+
+
+def _affine(
+    case: _Case, name: str, meaning: str, unit: torch.Tensor, mask: torch.Tensor, boxes: torch.Tensor
+) -> None:
+    """The published matrix moves boxes as ours does, but images as if pixels had no size."""
+    mirror, *numbers = ast.literal_eval(re.search(r"= (\(.*\))", meaning)[1])
+    degrees, shear, scale, shift = (torch.tensor([value], dtype=torch.float64) for value in numbers)
+    size = (unit.shape[-1], unit.shape[-2])
+    matrices = transforms.affine_matrices(
+        size, mirror=torch.tensor([mirror]), degrees=degrees, shear=shear, scale=scale, shift=shift
+    )
+    case.check(f"{name}_matrix", matrices)
+    case.check(f"{name}_box", transforms.warp_boxes(boxes[None], matrices, size))
+    of_centres = matrices.clone()
+    of_centres[..., 2] += 0.5 - matrices[..., :2] @ torch.tensor([0.5, 0.5], dtype=torch.float64)
+    case.check(name, _levels(transforms.warp(unit, of_centres)), levels=1)
+    case.check(f"{name}_mask", transforms.warp(mask, of_centres, "nearest"))
+
+
+def _levels(unit: torch.Tensor) -> np.ndarray:
+    """An image in [0, 1] as uint8, rows x columns x RGB."""
+    return (unit[0] * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+HANDLERS = {"ltr_losses": ltr_losses, "ltr_processing": ltr_processing, "ltr_transforms": ltr_transforms}
