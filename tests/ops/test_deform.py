@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.ops import deform_conv2d as torchvision_deform_conv2d
 
 from ltr.ops import (
     DeformConv,
@@ -88,8 +89,8 @@ PAIRS = st.tuples(st.integers(1, 2), st.integers(1, 2))
 def test_three_ways_agree(seed, groups, moves, kernel, stride, padding, dilation, modulated):
     given_problem = problem(seed, groups, moves, kernel, stride, padding, dilation, modulated)
     want = summed(*given_problem)
-    torch.testing.assert_close(deform_conv2d(*given_problem), want)
-    torch.testing.assert_close(deform_conv2d_plain(*given_problem), want)
+    for way in (deform_conv2d, deform_conv2d_plain, torchvision_deform_conv2d):
+        torch.testing.assert_close(way(*given_problem), want)
 
 
 def test_without_offsets_it_is_a_convolution():
@@ -112,7 +113,8 @@ def test_derivatives_of_the_plain_path(modulated):
 
     assert torch.autograd.gradcheck(plain, inputs, fast_mode=True)
     assert torch.autograd.gradgradcheck(plain, inputs, fast_mode=True)
-    out, same = plain(*inputs), deform_conv2d(*inputs[:4], *geometry, inputs[4] if modulated else None)
+    out = plain(*inputs)
+    same = torchvision_deform_conv2d(*inputs[:4], *geometry, inputs[4] if modulated else None)
     upstream = torch.randn_like(out)
     for one, other in zip(
         torch.autograd.grad(out, inputs, upstream), torch.autograd.grad(same, inputs, upstream)
