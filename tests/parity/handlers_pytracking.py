@@ -5,13 +5,16 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
 from ltr.models.bbreg.iou_net import AtomIoUNet
+from ltr.models.registry import build_network
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
+from pysot_toolkit.trackers.dimp import PARAMETERS, DiMPTracker
 from pysot_toolkit.trackers.online import sample_patch as patches
 from pysot_toolkit.trackers.online.atom_filter import (
     ACTIVATION_FLOOR,
@@ -24,6 +27,7 @@ from pysot_toolkit.trackers.online.atom_filter import (
     project,
 )
 from pysot_toolkit.trackers.online.augmentation import (
+    Augmentations,
     blurred,
     middle,
     mirrored,
@@ -32,31 +36,12 @@ from pysot_toolkit.trackers.online.augmentation import (
     scaled,
     upside_down,
 )
-from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
+from pysot_toolkit.trackers.online.localize import Flag, LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
 from pysot_toolkit.trackers.online.refine import Refinement, climb
 from pysot_toolkit.trackers.online.sample_patch import patch_window
-from tests.parity.cases import Comparison, inputs_of, one
-
-
-class SubsampledComparison(Comparison):
-    """Entries whose rule says ``npz entry = flattened (C order) array [::n]`` in words, and their own float32 limits."""
-
-    def check(self, name: str, actual: Any, levels: int = 0) -> None:
-        """As ``Comparison.check``."""
-        entry = self.outputs[name]
-        actual = np.asarray(actual.detach().cpu() if isinstance(actual, torch.Tensor) else actual)
-        assert list(actual.shape) == entry["shape"] or actual.size == np.prod(entry["shape"]), name
-        step = re.search(r"\[::(\d+)\]", entry.get("subsample", "[::1]"))
-        assert step
-        expected = self.golden[name]
-        actual = actual.ravel()[:: int(step[1])].reshape(expected.shape)
-        self.compared.add(name)
-        limit = max(self.limit, 20 * entry.get("float32_error", 0.0))
-        difference = self.kit.difference(actual, expected)
-        assert difference <= (0 if entry.get("exact") else limit), (
-            f"{name}: relative difference {difference:.2e}"
-        )
+from tests.parity.cases import inputs_of, one
+from tests.parity.handlers_dimp import comparison
 
 
 def _image(array: np.ndarray) -> np.ndarray:
@@ -99,7 +84,7 @@ def fractional_patches() -> Iterator[None]:
 def sample_patch(folder, kit) -> None:
     """Every border mode, with the whole halves that ours has, and with fractions as newer versions of torch have it."""
     _, case, golden = kit.load(folder)
-    compare = SubsampledComparison(case, golden, kit)
+    compare = comparison(case, golden, kit)
     image = _image(one(inputs_of(case, kit), "/image"))
 
     def check_all(suffix: str) -> None:
@@ -134,7 +119,7 @@ def sample_patch(folder, kit) -> None:
 def sample_memory(folder, kit) -> None:
     """Weights and places over a sequence of updates, with and without a least share of the first samples."""
     _, case, golden = kit.load(folder)
-    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    compare, build = comparison(case, golden, kit), case["build"]
     for suffix, least in (("min", build["init_samples_minimum_weight"]), ("nomin", 0.0)):
         weights = SampleWeights(build["memory size"], build["init samples"], build["learning_rate"], least)
         rates = build["learning rates of the updates (null = default)"]
@@ -147,7 +132,7 @@ def sample_memory(folder, kit) -> None:
 def localize_target(folder, kit) -> None:
     """Displacement, scale and flag for every kind of score map."""
     _, case, golden = kit.load(folder)
-    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    compare, build = comparison(case, golden, kit), case["build"]
     inputs = {entry["key"]: np.array(entry["values"]) for entry in case["inputs"]}
     stride = np.array(build["img_support_sz"]) / np.array(build["feature size"])
     rows, columns = np.mgrid[:19, :19].astype(np.float64)
@@ -196,7 +181,7 @@ def localize_target(folder, kit) -> None:
 def pytracking_optimization(folder, kit) -> None:
     """Every optimiser on the case's two problems, in the configurations that its outputs name."""
     _, case, golden = kit.load(folder)
-    compare, inputs = SubsampledComparison(case, golden, kit), inputs_of(case, kit)
+    compare, inputs = comparison(case, golden, kit), inputs_of(case, kit)
     matrix, target, start, diagonal = (
         torch.from_numpy(one(inputs, f"/{key}")).unbind() for key in ("A", "y", "x0", "precond")
     )
@@ -240,7 +225,7 @@ def pytracking_optimization(folder, kit) -> None:
 def pytracking_augmentation(folder, kit) -> None:
     """Every change of the first frame's patch; what the outputs mean is said in words."""
     _, case, golden = kit.load(folder)
-    compare = SubsampledComparison(case, golden, kit)
+    compare = comparison(case, golden, kit)
     image = _image(one(inputs_of(case, kit), "/image"))
     patch = torch.from_numpy(image.copy()).float().permute(2, 0, 1)[None]
     changes = {
@@ -269,7 +254,7 @@ def pytracking_augmentation(folder, kit) -> None:
 def atom_optim(folder, kit) -> None:
     """Joint learning of filter and projection, then of the filter alone."""
     _, case, golden = kit.load(folder)
-    compare, build = SubsampledComparison(case, golden, kit), case["build"]
+    compare, build = comparison(case, golden, kit), case["build"]
     inputs = {key: torch.from_numpy(value) for key, value in inputs_of(case, kit).items()}
     samples, filter, projection = (one(inputs, f"/{key}") for key in ("samples", "filter0", "projection0"))
     numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", compare.outputs["labels"]["meaning"])]
@@ -302,7 +287,7 @@ def atom_optim(folder, kit) -> None:
 def refine_box(folder, kit) -> None:
     """Gradient ascent of boxes in both parametrisations, with the steps that the outputs name."""
     manifest, case, golden = kit.load(folder)
-    compare = SubsampledComparison(case, golden, kit)
+    compare = comparison(case, golden, kit)
     generated = [entry for entry in case["inputs"] if "name" in entry]
     (start,) = (torch.tensor(entry["values"]) for entry in case["inputs"] if "values" in entry)
     inputs = inputs_of({"inputs": generated}, kit)
@@ -328,8 +313,95 @@ def refine_box(folder, kit) -> None:
     compare.finish()
 
 
+class _Recorder(DiMPTracker):
+    """The tracker, remembering of every frame what the case asks for."""
+
+    seen: dict[str, Any]
+
+    def learnable(self) -> dict[str, Any]:
+        """What there is after the first frame."""
+        samples, boxes, _ = self.memory.contents()
+        third, fourth = self.modulation
+        return {
+            "target_boxes": boxes,
+            "samples": samples,
+            "filter_init": self.filter,
+            "modulation_3": third[0],
+            "modulation_4": fourth[0],
+        }
+
+    def _locate(self, raw, places, scales):
+        found = super()._locate(raw, places, scales)
+        self.seen = {"scores": raw[:, None], "flag": found[0].flag}
+        half = self.output / 2 * scales[0]
+        self.seen["coords"] = np.concatenate([places[0] + 0.5 - half, places[0] + 0.5 + half])
+        return found
+
+
+def dimp_tracker(folder, kit) -> None:
+    """Eight frames with one, two or no object, with our patches and with those of newer versions of torch."""
+    manifest, case, golden = kit.load(folder)
+    compare, build = comparison(case, golden, kit), case["build"]
+    inputs = inputs_of(case, kit)
+    background, target = _image(one(inputs, "/background")), _image(one(inputs, "/object"))
+    positions = build["object positions"]["values"]
+    start = next(iter(build["init box"].values()))
+    changes, given = build["changes"], build["changes"]["augmentation"]
+    parameters = replace(
+        PARAMETERS["dimp50"][1],
+        update_interval=changes["train_skipping"],
+        random_shift=changes["random_shift_factor"],
+        augment=Augmentations(
+            mirror=given["fliplr"],
+            blurs=given["blur"],
+            relative_shifts=given["relativeshift"],
+            rotations=(),
+            dropouts=0,
+        ),
+        refine=Refinement(random_boxes=changes["num_init_random_boxes"]),
+    )
+    network = build_network("dimpnet50", {"backbone": "ltr_tiny", "out_feature_dim": 64})
+    missing, foreign = network.load_state_dict(kit.state_dict(manifest, case["salt"]), strict=False)
+    own = {entry["name"] for entry in manifest["entries"] if entry["kind"] == "buffer"}
+    assert not foreign and set(missing) <= own, (missing, foreign)
+    optimizer = network.state_dict(prefix="")
+    for name in own:
+        value = optimizer[name]
+        compare.check(f"init_{name.removeprefix('classifier.filter_optimizer.')}", value)
+
+    def run(suffix: str) -> None:
+        tracker = _Recorder(network, torch.device("cpu"), parameters)
+        for number, places in enumerate(positions):
+            frame = background.copy()
+            for column, row in places:
+                frame[row : row + target.shape[0], column : column + target.shape[1]] = target
+            if not number:
+                tracker.initialize(frame, np.array(start))
+                found = tracker.learnable()
+            else:
+                answer = tracker.track(frame)
+                found = {**tracker.seen, "box": answer.bbox, "scale": tracker.scale}
+                found = {f"{name}_{number}": value for name, value in found.items()}
+                assert answer.lost == (tracker.seen["flag"] == Flag.NOT_FOUND)
+            for name, value in found.items():
+                if name + suffix in golden:
+                    compare.check(name + suffix, value)
+        compare.check(f"filter_end{suffix}", tracker.filter)
+        for number in range(
+            1, len(positions)
+        ):  # the reference's array went on changing: all hold the last weights
+            name = f"weights_{number}{suffix}"
+            compare.check(name, tracker.memory.weights.values[: golden[name].size])
+
+    run("_int")
+    with fractional_patches():
+        run("")
+    compare.finish()
+
+
 HANDLERS = {
     "atom_optim": atom_optim,
+    "dimp_tracker": dimp_tracker,
     "localize_target": localize_target,
     "pytracking_augmentation": pytracking_augmentation,
     "pytracking_optimization": pytracking_optimization,

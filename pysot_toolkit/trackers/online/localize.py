@@ -49,7 +49,7 @@ class Localization(NamedTuple):
     displacement: np.ndarray  # float64 [2], of the target from the map's middle, cells (rows, columns)
     scale: int  # index of the map with the highest peak
     flag: Flag
-    peak: float  # the highest score, with the window
+    cell: tuple[int, int]  # of the target, row and column
 
 
 def localize(
@@ -78,12 +78,11 @@ def localize(
             "the network answers with numbers that are not finite; take another checkpoint or precision"
         )
     seen = scores if window is None else scores * window
-    scale, *peak = (int(i) for i in np.unravel_index(seen.argmax(), seen.shape))
-    first = float(seen[scale, peak[0], peak[1]])
-    moved = np.array(peak) - middle
+    scale, *place = (int(i) for i in np.unravel_index(seen.argmax(), seen.shape))
+    first, peak = float(seen[scale, place[0], place[1]]), np.array(place)
 
-    def answer(flag: Flag, displacement: np.ndarray = moved) -> Localization:
-        return Localization(np.asarray(displacement, np.float64), scale, flag, first)
+    def answer(flag: Flag, cell: np.ndarray = peak) -> Localization:
+        return Localization(cell - middle, scale, flag, (int(cell[0]), int(cell[1])))
 
     if first < rules.not_found:
         return answer(Flag.NOT_FOUND)
@@ -100,13 +99,12 @@ def localize(
     other = np.array(np.unravel_index(rest.argmax(), rest.shape))
     second = float(rest[other[0], other[1]])
     if second > rules.distractor * first:
-        elsewhere = other - middle
         limit = rules.displacement * np.sqrt(rest.size) / 2
-        far = [float(np.linalg.norm(place - previous[scale])) for place in (moved, elsewhere)]
+        far = [float(np.linalg.norm(cell - middle - previous[scale])) for cell in (peak, other)]
         if far[0] < limit < far[1]:
             return answer(Flag.HARD_NEGATIVE)
         if far[1] < limit < far[0]:
-            return answer(Flag.HARD_NEGATIVE, elsewhere)
+            return answer(Flag.HARD_NEGATIVE, other)
         return answer(Flag.UNCERTAIN)
     if second > rules.hard_negative * first and second > rules.not_found:
         return answer(Flag.HARD_NEGATIVE)

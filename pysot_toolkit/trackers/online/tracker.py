@@ -1,0 +1,261 @@
+"""A tracker that learns its target: classify to find it, refine a box about it, learn from what was found.
+
+The state is in the convention of pytracking: a position is a pixel's, so that the centre of a box (x, y, w, h) is
+``x + (w - 1) / 2``. Positions and sizes are (row, column), float64, on the host.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from typing import ClassVar, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from config.errors import UserError
+from ltr.data.augment import standardise
+from ltr.models.layers.fold import fold_batch_norms
+from ltr.models.tracking.atom import ATOMnet
+from ltr.models.tracking.dimp import DiMPnet
+from pysot_toolkit.trackers.base import Prediction, Tracker, inference_autocast, initial_box
+from pysot_toolkit.trackers.online.augmentation import dropped, expanded_size, seen, views
+from pysot_toolkit.trackers.online.localize import Flag, Localization, hann, localize, prepared
+from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
+from pysot_toolkit.trackers.online.parameters import OnlineParameters
+from pysot_toolkit.trackers.online.refine import climb, consensus, starting_boxes
+from pysot_toolkit.trackers.online.sample_patch import patch_place, sample_patch, sample_patches
+
+Features = dict[str, torch.Tensor]
+Network = TypeVar("Network", bound="ATOMnet | DiMPnet")
+_MIN_SIDE = 1.0  # px; a target never gets smaller, nor larger than twice the image
+_INSIDE = 0.2  # share of the target along each side that stays in the image, when the classifier moves it
+
+
+class OnlineTracker(Tracker):
+    """The loop that the DiMP family and ATOM share; they differ in their classifier.
+
+    Args:
+        network: it is copied and the copy is prepared for inference.
+        device: where it runs.
+        parameters: None: the class's own.
+    """
+
+    defaults: ClassVar[OnlineParameters] = OnlineParameters()
+    network: ATOMnet | DiMPnet
+
+    def __init__(
+        self, network: ATOMnet | DiMPnet, device: torch.device, parameters: OnlineParameters | None = None
+    ) -> None:
+        self.parameters = parameters or self.defaults
+        self.device = device
+        self.network = prepare(network, device, self.parameters.precision)
+        self.output = np.full(2, self.parameters.sample_size)
+        self.frame = 0
+        self.flag = Flag.NORMAL
+
+    # What a classifier is.
+
+    kernel: int  # side of its filter, cells
+
+    @abstractmethod
+    def samples(self, features: Features) -> torch.Tensor:
+        """What the filter is applied to and learned from: float32 ``[N, C, h, w]`` of N images."""
+
+    @abstractmethod
+    def begin(self, samples: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        """Learn a filter from the first frame's samples and boxes ``[N, 4]`` (x, y, w, h, px of the patch);
+        returns the samples as they are kept."""
+
+    @abstractmethod
+    def classify(self, samples: torch.Tensor) -> torch.Tensor:
+        """Scores of kept-alike samples ``[S, C, h, w]``: float32 ``[S, h', w']``."""
+
+    @abstractmethod
+    def learn(self, iterations: int) -> None:
+        """Learn on from what is in the memory."""
+
+    @abstractmethod
+    def map_geometry(self, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cell in the middle of a score map of ``size``, and px of the patch per cell, (row, column) each."""
+
+    # The loop.
+
+    @torch.no_grad()
+    def initialize(self, image: np.ndarray, bbox: np.ndarray) -> None:
+        """See ``Tracker.initialize``.
+
+        Raises:
+            UserError: the box has no area, or none of it lies in the image.
+        """
+        box = initial_box(bbox)
+        self.image_size = np.array(image.shape[:2], np.float64)
+        corner, self.size = box[1::-1], box[:1:-1].copy()
+        if (corner + self.size <= 0).any() or (corner >= self.image_size).any():
+            raise UserError(
+                f"initial box {box.tolist()}: lies outside the image of {image.shape[1]} x {image.shape[0]} px; "
+                "mend the annotation"
+            )
+        self.centre = corner + (self.size - 1) / 2
+        p = self.parameters
+        self.scale = float(np.sqrt((self.size * p.search_factor).prod())) / p.sample_size
+        self.base_size = self.size / self.scale
+        self.frame, self.flag = 1, Flag.NORMAL
+        self._generator = torch.Generator().manual_seed(p.seed)
+        self._begin(image)
+
+    @torch.no_grad()
+    def track(self, image: np.ndarray) -> Prediction:
+        """See ``Tracker.track``; ``lost`` where the classifier does not find the target, which stays where it was.
+
+        The score is 0.5 at the classifier's ``even_score``, towards 0 below and 1 above: at the score under which
+        the target counts as not found, for those sets that have one.
+        """
+        self.frame += 1
+        self._follow_image_size(image)
+        p = self.parameters
+        patches, boxes = sample_patches(
+            image, self._sample_centre(), [self.scale], self.output, p.border, p.max_shrink, self.device
+        )
+        features = self._extract(patches)
+        samples = self._classifiable(features)
+        places, scales = patch_place(boxes, self.output)
+        raw = self.classify(samples)
+        found, score = self._locate(raw, places, scales)
+        place, scale = places[found.scale], float(scales[found.scale])
+        self.flag = found.flag
+        if found.flag != Flag.NOT_FOUND:
+            cell = self.map_geometry(np.array(raw.shape[1:]))[1]
+            self._move(place + found.displacement * cell * scale)
+            self._refine(features, place, scale)
+        if found.flag in (Flag.NORMAL, Flag.HARD_NEGATIVE):
+            self._learn(samples[found.scale], self.patch_box(place, scale), found.flag == Flag.HARD_NEGATIVE)
+        corner = self.centre - (self.size - 1) / 2
+        bbox = np.concatenate([corner[::-1], self.size[::-1]])
+        return Prediction(bbox, score, found.flag == Flag.NOT_FOUND)
+
+    def _begin(self, image: np.ndarray) -> None:
+        """Learn the first frame: the classifier's filter and the IoU network's modulation."""
+        p = self.parameters
+        place = np.rint(self.centre)
+        expanded = np.full(2, expanded_size(p.sample_size, p.expansion))
+        patch, _ = sample_patch(image, place, self.scale * expanded, expanded, device=self.device)
+        chosen = views(p.augment, p.sample_size, p.random_shift, self._generator)
+        features = self._extract(seen(patch, chosen, p.sample_size))
+        samples = self._classifiable(features)
+        if p.augment.dropouts:
+            samples = torch.cat(
+                [samples, dropped(samples[:1], p.augment.dropouts, p.augment.dropout_rate, self._generator)]
+            )
+        self.feature_size = np.array(samples.shape[2:])
+        shifts = [view.shift for view in chosen] + [chosen[0].shift] * p.augment.dropouts
+        moves = torch.tensor([[columns, rows, 0, 0] for rows, columns in shifts], dtype=torch.float32)
+        boxes = (self.patch_box(place, self.scale) + moves).to(self.device)
+        weights = SampleWeights(p.memory_size, len(samples), p.learning_rate, p.initial_weight)
+        self.memory = SampleMemory(weights, self.begin(samples, boxes), boxes)
+        third, fourth = self.network.iou_features(features)
+        with inference_autocast(self.device, p.precision):
+            modulation = self.network.bb_regressor.get_modulation((third[:1], fourth[:1]), boxes[:1])
+        self.modulation = (modulation[0].float(), modulation[1].float())
+
+    def _locate(
+        self, raw: torch.Tensor, places: np.ndarray, scales: np.ndarray
+    ) -> tuple[Localization, float]:
+        """The target in score maps ``[S, h, w]``, and the answer's score."""
+        p = self.parameters
+        scores = prepared(raw, p.preprocess, p.score_sum).cpu().numpy()
+        middle, cell = self.map_geometry(np.array(scores.shape[1:]))
+        px = scales[:, None] * cell  # of the image per cell
+        window = hann(scores.shape[1:]) if p.window else None
+        found = localize(scores, p.locate, middle, self.size / px, (self.centre - places) / px, window)
+        sure = scores[found.scale]
+        if p.probabilities and p.preprocess != "softmax":
+            sure = prepared(raw[found.scale, None], "softmax")[0].cpu().numpy()
+        height = max(float(sure[found.cell]), 0.0)
+        return found, height / (height + p.even_score)
+
+    def _learn(self, sample: torch.Tensor, box: torch.Tensor, hard_negative: bool) -> None:
+        """Keep a sample, and learn from it now where it is a hard one, else when it is time."""
+        p = self.parameters
+        rate = p.hard_negative_rate if hard_negative else None
+        self.memory.add(sample, box.to(self.device, non_blocking=True), rate=rate)
+        if hard_negative:
+            self.learn(p.hard_negative_iterations)
+        elif (self.frame - 1) % p.update_interval == 0:
+            self.learn(p.update_iterations)
+
+    def _refine(self, features: Features, place: np.ndarray, scale: float) -> None:
+        """Let boxes about the target climb, and take the best; where none is sensible the target stays."""
+        p = self.parameters
+        start = starting_boxes(self.patch_box(place, scale), p.refine, self._generator)
+        with inference_autocast(self.device, p.precision):
+            third, fourth = self.network.bb_regressor.get_iou_feat(self.network.iou_features(features))
+        maps = (third.float(), fourth.float())
+
+        def score(boxes: torch.Tensor) -> torch.Tensor:
+            return self.network.bb_regressor.predict_iou(self.modulation, maps, boxes)
+
+        boxes, scores = climb(score, start.to(self.device), p.refine)
+        answers = torch.cat([boxes[0], scores[0, :, None]], 1).cpu()  # one copy to the host
+        best = consensus(answers[:, :4], answers[:, 4], p.refine)
+        if best is None:
+            return
+        x, y, w, h = best[0].double().tolist()
+        limit = 2 * self.image_size.max()
+        self.size = (np.array([h, w]) * scale).clip(_MIN_SIDE, limit)
+        self.centre = (np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2) * scale + place
+        self.centre = self.centre.clip(-limit, limit)
+        self.scale = float(np.sqrt(self.size.prod() / self.base_size.prod()))
+
+    def _move(self, centre: np.ndarray) -> None:
+        """Put the target at ``centre``, with a part of it inside the image."""
+        margin = (_INSIDE - 0.5) * self.size
+        self.centre = np.maximum(np.minimum(centre, self.image_size - margin), margin)
+
+    def _follow_image_size(self, image: np.ndarray) -> None:
+        """Where the video changes its resolution the target changes with it."""
+        size = np.array(image.shape[:2], np.float64)
+        if (size != self.image_size).any():
+            ratio = size / self.image_size
+            self.centre, self.size = (self.centre + 0.5) * ratio - 0.5, self.size * ratio
+            self.scale *= float(np.sqrt(ratio.prod()))
+            self.image_size = size
+
+    def _sample_centre(self) -> np.ndarray:
+        """Where the patch is cut: at the target, so that its middle comes to the middle of a score."""
+        half = ((self.feature_size + self.kernel) % 2) / 2
+        return self.centre + half * self.scale * self.output / self.feature_size
+
+    def patch_box(self, place: np.ndarray, scale: float) -> torch.Tensor:
+        """The target in a patch about ``place``, float32 ``[4]`` (x, y, w, h) px of the patch."""
+        size = self.size / scale
+        corner = (self.centre - place) / scale + (self.output - 1) / 2 - (size - 1) / 2
+        return torch.from_numpy(np.concatenate([corner[::-1], size[::-1]])).float()
+
+    def _extract(self, images: torch.Tensor) -> Features:
+        """Backbone features of images ``[N, 3, H, W]``, 0..255."""
+        images = standardise(images / 255).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), inference_autocast(self.device, self.parameters.precision):
+            return self.network.extract_backbone(images)
+
+    def _classifiable(self, features: Features) -> torch.Tensor:
+        with inference_autocast(self.device, self.parameters.precision):
+            return self.samples(features).float()
+
+
+def prepare(network: Network, device: torch.device, precision: str = "float32") -> Network:
+    """A copy of ``network`` for inference on ``device``: batch norms folded, channels last.
+
+    For "bfloat16" the weights of all convolutions that see images are stored in it; call them under
+    ``torch.autocast``. What learns and what scores boxes stays in float32.
+    """
+    prepared_network = copy.deepcopy(network)
+    prepared_network.eval().requires_grad_(False)
+    fold_batch_norms(prepared_network)
+    if precision == "bfloat16":
+        for name, module in prepared_network.named_modules():
+            if isinstance(module, nn.Conv2d) and not name.startswith("classifier.filter_"):
+                module.to(torch.bfloat16)
+    prepared_network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prepared_network
