@@ -107,7 +107,7 @@ class SequenceProcessing:
             **self._proposals(test_bbox, rng),
             "train_draws": rng.random((len(train), FRAME_DRAWS), np.float32),
             "test_draws": rng.random((len(test), FRAME_DRAWS), np.float32),
-            "gray_draw": rng.random(dtype=np.float32),
+            "gray_draw": np.float32(rng.random()),
         }
 
     def _crops(

@@ -84,30 +84,28 @@ class TrackingSequences:
             UserError: an annotation file is broken, or no video shows its target often enough.
         """
         rng = np.random.default_rng([self._seed, epoch, index, attempt, _STREAM])
+        which = int(np.searchsorted(self._ends, rng.random(), "right"))
+        dataset = self._datasets[min(which, len(self._ends) - 1)]
         for _ in range(_MAX_VIDEOS):
-            which = min(int(np.searchsorted(self._ends, rng.random(), "right")), len(self._ends) - 1)
-            dataset = self._datasets[which]
             video = int(rng.integers(len(dataset)))
             annotation = dataset.annotation(video)
             sized = (annotation.bbox[:, 2:] > 0).all(1) & np.isfinite(annotation.bbox).all(1)
             visible = np.flatnonzero(annotation.visible & sized)
             frames = self._frames(visible, dataset.num_frames(video), rng)
             if frames is not None:
-                return SequenceFrames(
-                    *(
-                        [
-                            FrameBox(
-                                dataset.frame_path(video, frame), np.array(annotation.bbox[frame], np.float64)
-                            )
-                            for frame in part.tolist()
-                        ]
-                        for part in frames
-                    )
+                train, test = (
+                    [
+                        FrameBox(
+                            dataset.frame_path(video, frame), np.array(annotation.bbox[frame], np.float64)
+                        )
+                        for frame in part.tolist()
+                    ]
+                    for part in frames
                 )
-        names = ", ".join(f"{dataset.name}:{dataset.split}" for dataset in self._datasets)
+                return SequenceFrames(train, test)
         raise UserError(
-            f"{names}: {_MAX_VIDEOS} videos drawn, none shows its target in more than {2 * sum(self._counts)} of "
-            f"at least {_SHORTEST} frames; check the annotations"
+            f"{dataset.name}:{dataset.split}: {_MAX_VIDEOS} videos drawn, none shows its target in more than "
+            f"{2 * sum(self._counts)} of at least {_SHORTEST} frames; check the annotations"
         )
 
     def _frames(
