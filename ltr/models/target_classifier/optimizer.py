@@ -34,9 +34,9 @@ class SteepestDescent(nn.Module):
     with a weight w_f per frame and a loss l of score maps (``ltr.models.target_classifier.residual_modules``).
     Each iteration goes against the gradient, as far as the minimum of a quadratic model of L on that line:
 
-        g     = sum_f x_f^T (dl / ds_f) + reg w                   the gradient
-        d_f   = x_f * g                                           how the scores change along it
-        h     = sum_f d_f^T (d^2 l / ds_f^2) d_f + reg |g|^2      the curvature along it
+        g     = sum_f w_f x_f^T (dl / ds_f) + reg w                  the gradient
+        d_f   = x_f * g                                              how the scores change along it
+        h     = sum_f w_f d_f^T (d^2 l / ds_f^2) d_f + reg |g|^2     the curvature along it
         alpha = |g|^2 / (h + damping |g|^2)
         w    <- w - step alpha g,    s_f <- s_f - step alpha d_f
 
@@ -52,6 +52,8 @@ class SteepestDescent(nn.Module):
     Args:
         num_iter: iterations, where a call does not say how many.
     """
+
+    damping = 0.0
 
     def __init__(self, num_iter: int) -> None:
         super().__init__()
@@ -80,10 +82,8 @@ class SteepestDescent(nn.Module):
         raise NotImplementedError
 
     def step_factor(self) -> torch.Tensor | float:
-        """By how much a step is longer than to the minimum."""
+        """How long a step is, in parts of that to the minimum."""
         return 1.0
-
-    damping = 0.0
 
     def forward(
         self,
@@ -123,8 +123,7 @@ class SteepestDescent(nn.Module):
             )
             reg, factor = self.regularisation(), self.step_factor()
 
-            filters = [filter]
-            losses = [objective.value(scores) + reg * filter.square().sum((1, 2, 3))]
+            filters, values = [filter], [objective.value(scores)]
             for _ in range(self.num_iter if num_iter is None else num_iter):
                 gradient = apply_transpose(features, objective.slope(scores), kernel) + reg * filter
                 along = apply_filter(features, gradient)
@@ -134,8 +133,10 @@ class SteepestDescent(nn.Module):
                 filter = filter - step[:, None, None, None] * gradient
                 scores = scores - step[:, None, None] * along
                 filters.append(filter)
-                losses.append(objective.value(scores) + reg * filter.square().sum((1, 2, 3)))
-            return Optimised(filter, torch.stack(filters), torch.stack(losses))
+                values.append(objective.value(scores))
+            iterates = torch.stack(filters)
+            losses = torch.stack(values) + reg * iterates.square().sum((2, 3, 4))
+            return Optimised(filter, iterates, losses)
 
 
 class DiMPOptimizer(SteepestDescent):
