@@ -115,7 +115,7 @@ def network_of(checkpoint: Checkpoint, published: str) -> tuple[torch.nn.Module,
     return build_network(name, published_args(recipe.get("kwds", {}))), {}
 
 
-_MANY = Augmentations(
+MANY_AUGMENTATIONS = Augmentations(
     rotations=(5, -5, 10, -10, 20, -20, 30, -30, 45, -45, -60, 60),
     blurs=((2, 0.2), (0.2, 2), (3, 1), (1, 3), (2, 2)),
     dropouts=7,
@@ -148,7 +148,7 @@ _VOT = replace(
     update_iterations=3,
     hard_negative_iterations=3,
     window=True,
-    augment=_MANY,
+    augment=MANY_AUGMENTATIONS,
     locate=LocalizationRules(not_found=0.0, distractor=100.0, hard_negative=0.45, displacement=0.7),
 )
 _VOT19 = replace(

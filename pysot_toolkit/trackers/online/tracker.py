@@ -61,16 +61,24 @@ class OnlineTracker(Tracker):
 
     @abstractmethod
     def samples(self, features: Features) -> torch.Tensor:
-        """What the filter is applied to and learned from: float32 ``[N, C, h, w]`` of N images."""
+        """What is learned from: ``[N, C, h, w]`` of N images."""
 
     @abstractmethod
     def begin(self, samples: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
         """Learn a filter from the first frame's samples and boxes ``[N, 4]`` (x, y, w, h, px of the patch);
         returns the samples as they are kept."""
 
+    def kept(self, samples: torch.Tensor) -> torch.Tensor:
+        """Samples as they are kept in the memory and classified."""
+        return samples
+
     @abstractmethod
     def classify(self, samples: torch.Tensor) -> torch.Tensor:
-        """Scores of kept-alike samples ``[S, C, h, w]``: float32 ``[S, h', w']``."""
+        """Scores of samples as they are kept ``[S, C, h, w]``: float32 ``[S, h', w']``."""
+
+    def window(self, size: tuple[int, int]) -> np.ndarray | None:
+        """Factors of the first peak in score maps of ``size``."""
+        return hann(size) if self.parameters.window else None
 
     @abstractmethod
     def learn(self, iterations: int) -> None:
@@ -119,7 +127,7 @@ class OnlineTracker(Tracker):
             image, self._sample_centre(), [self.scale], self.output, p.border, p.max_shrink, self.device
         )
         features = self._extract(patches)
-        samples = self._classifiable(features)
+        samples = self.kept(self._classifiable(features))
         places, scales = patch_place(boxes, self.output)
         raw = self.classify(samples)
         found, score = self._locate(raw, places, scales)
@@ -167,8 +175,8 @@ class OnlineTracker(Tracker):
         scores = prepared(raw, p.preprocess, p.score_sum).cpu().numpy()
         middle, cell = self.map_geometry(np.array(scores.shape[1:]))
         px = scales[:, None] * cell  # of the image per cell
-        window = hann(scores.shape[1:]) if p.window else None
-        found = localize(scores, p.locate, middle, self.size / px, (self.centre - places) / px, window)
+        window, previous = self.window(scores.shape[1:]), (self.centre - places) / px
+        found = localize(scores, p.locate, middle, self.size / px, previous, window)
         sure = scores[found.scale]
         if p.probabilities and p.preprocess != "softmax":
             sure = prepared(raw[found.scale, None], "softmax")[0].cpu().numpy()
