@@ -11,6 +11,7 @@ class EnvironmentSettings:
             # "LaSOT": "/data/LaSOT",              <class>/<class>-<n>/img, groundtruth.txt
             # "GOT-10k": "/data/GOT-10k",          train/<name>/*.jpg, train/list.txt
             # "TrackingNet": "/data/TrackingNet",  TRAIN_<n>/frames, TRAIN_<n>/anno
+            # "COCO": "/data/coco",                annotations/instances_train2017.json, images/train2017
             # "Frames": "/data/my_videos",         one image folder or video file per video
         }
 

@@ -37,6 +37,7 @@ SOURCES = {
     "GOT-10k_val": "http://got-10k.aitestunion.com/",
     "GOT-10k_test": "http://got-10k.aitestunion.com/",
     "TrackingNet": "https://tracking-net.org/",
+    "COCO": "https://cocodataset.org/#download",
     **dict.fromkeys(
         ("OTB100", "OTB2015", "OTB50", "OTB2013"), "http://cvlab.hanyang.ac.kr/tracker_benchmark/"
     ),
