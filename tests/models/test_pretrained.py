@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 
 from config.defaults import get_defaults
 from config.errors import UserError
@@ -77,3 +78,14 @@ def test_a_backbone_that_has_none_says_so(setup):
     network = build_network("transt", {"backbone": "tiny", "hidden_dim": 8, "nheads": 2})
     with pytest.raises(UserError, match="Tiny has no ImageNet weights.*network.pretrained False"):
         load_pretrained(network, settings)
+
+
+def test_a_backbone_with_torchvisions_own_names_takes_torchvisions_file(setup):
+    _, settings, tmp_path = setup
+    theirs = torchvision.models.resnet18(weights=None)
+    torch.save(theirs.state_dict(), tmp_path / "pretrain" / "resnet18-f37072fd.pth")
+    network = build_network("dimpnet18", {})
+    load_pretrained(network, settings)
+    own = network.feature_extractor.state_dict()
+    shared = {name: value for name, value in theirs.state_dict().items() if name in own}
+    assert len(shared) > 100 and all(torch.equal(own[name], value) for name, value in shared.items())

@@ -40,7 +40,8 @@ def load_pretrained(network: nn.Module, settings: Settings) -> None:
         raise UserError(
             f"network '{settings.network.name}' has no registered backbone; give --set network.pretrained False"
         )
-    [body] = backbone.children()
+    children = list(backbone.children())
+    body = children[0] if len(children) == 1 else backbone  # with torchvision's names
     address: str | None = backbone.imagenet
     named = named_weights(settings)
     if named is not None:
