@@ -7,6 +7,7 @@ The state is in the convention of pytracking: a position is a pixel's, so that t
 from __future__ import annotations
 
 import copy
+import functools
 from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
@@ -24,6 +25,7 @@ from pysot_toolkit.trackers.online.augmentation import dropped, expanded_size, s
 from pysot_toolkit.trackers.online.localize import Flag, Localization, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
 from pysot_toolkit.trackers.online.parameters import OnlineParameters
+from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
 from pysot_toolkit.trackers.online.refine import climb, consensus, starting_boxes
 from pysot_toolkit.trackers.online.sample_patch import patch_place, sample_patch, sample_patches
 
@@ -166,6 +168,7 @@ class OnlineTracker(Tracker):
         with inference_autocast(self.device, p.precision):
             modulation = self.network.bb_regressor.get_modulation((third[:1], fourth[:1]), boxes[:1])
         self.modulation = (modulation[0].float(), modulation[1].float())
+        self._scorer = ProposalScorer(self.network.bb_regressor, self.modulation)
 
     def _locate(
         self, raw: torch.Tensor, places: np.ndarray, scales: np.ndarray
@@ -199,11 +202,7 @@ class OnlineTracker(Tracker):
         start = starting_boxes(self.patch_box(place, scale), p.refine, self._generator)
         with inference_autocast(self.device, p.precision):
             third, fourth = self.network.bb_regressor.get_iou_feat(self.network.iou_features(features))
-        maps = (third.float(), fourth.float())
-
-        def score(boxes: torch.Tensor) -> torch.Tensor:
-            return self.network.bb_regressor.predict_iou(self.modulation, maps, boxes)
-
+        score = functools.partial(self._scorer, (third.float(), fourth.float()))
         boxes, scores = climb(score, start.to(self.device), p.refine)
         answers = torch.cat([boxes[0], scores[0, :, None]], 1).cpu()  # one copy to the host
         best = consensus(answers[:, :4], answers[:, 4], p.refine)
