@@ -82,6 +82,8 @@ def conjugate_gradient(
     x = tuple(torch.zeros_like(part) for part in right)
     residual = right
     norms = [square(residual).sqrt()]
+    # What is left at the level of rounding has no direction, and steps along it may be of any length.
+    least = (norms[0] * torch.finfo(norms[0].dtype).eps).clamp(min=tolerance)
     if not forgetting:
         directions = None
     elif directions is not None:
@@ -98,7 +100,7 @@ def conjugate_gradient(
             direction = _add(z, directions.direction, beta)
         image = operator(direction)
         along = inner(direction, residual) if exact_step else rho
-        going = norms[-1] > tolerance
+        going = norms[-1] > least
         alpha = tuple(_ratio(a, b) * going for a, b in zip(along, inner(direction, image)))
         directions = Directions(direction, rho, residual)
         x = _add(x, direction, alpha)
