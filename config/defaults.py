@@ -60,6 +60,25 @@ def get_defaults() -> Settings:
     s.sampling.use_all_anno = False  # TrackingNet: also take interpolated boxes as labels
     s.sampling.seed = 0
 
+    s.sequences = Settings()  # samples of several frames: the DiMP family. Crops are data.search_size px
+    s.sequences.weights = []  # how often each of data.datasets is drawn, in proportion; empty: equally
+    s.sequences.train_frames = 3  # a filter is learned from them
+    s.sequences.test_frames = 3  # and judged by these
+    s.sequences.max_gap = 30  # frames between the first train frame and any other at most
+    s.sequences.mode = "causal"  # test frames after train frames; or interval: around the first one
+    s.sequences.crop = "replicate"  # or centred, inside, inside_major; see ltr.data.adaptive_crop
+    s.sequences.max_scale_change = 0.0  # of a crop that is shrunk into its image; 0: any
+    s.sequences.center_jitter_train = 3.0  # of train frames; test frames: data.center_jitter_search
+    s.sequences.scale_jitter_train = 0.25
+    s.sequences.mirror = 0.0  # probability, left-right, per frame
+    s.sequences.label_sigma = 0.25  # of the labels' bump, over the target's size
+    s.sequences.proposals = open_node()  # arguments of what makes the proposals; see ltr.data.proposals
+
+    s.validation = Settings()  # a look at other videos, without learning from them
+    s.validation.datasets = []  # "NAME:SPLIT" each; empty: no validation
+    s.validation.interval = 5  # epochs from one to the next
+    s.validation.iterations = 100  # batches of each, the same ones every time
+
     s.train = Settings()
     s.train.epochs = 400
     s.train.burn_in_epochs = 50  # labelled pairs only; the sparse stage follows
@@ -75,13 +94,16 @@ def get_defaults() -> Settings:
     s.train.tensorboard = True
 
     s.optim = Settings()
-    s.optim.name = "adamw"  # or sgd
+    s.optim.name = "adamw"  # or adam, sgd
     s.optim.lr = 1e-4
     s.optim.backbone_lr = 1e-5
+    # part of the network -> its rate, in place of those two; what is in no part does not train
+    s.optim.rates = open_node()
     s.optim.momentum = 0.9  # sgd only
     s.optim.weight_decay = 1e-4
     s.optim.clip_norm = 0.0  # 0: no clipping
-    # step: x gamma after drop_epoch; onecycle: linear warm-up, cosine decay, per step;
+    # step: x gamma after drop_epoch; stepevery: x gamma after every drop_epoch epochs;
+    # onecycle: linear warm-up, cosine decay, per step;
     # warmuplog: 50 rates over all epochs, the first five up, then logarithmically down to lr / 500
     s.optim.schedule = "step"
     s.optim.drop_epoch = 300

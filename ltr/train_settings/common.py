@@ -7,6 +7,7 @@ objective, actor, optimizer, trainer) stand in that order below.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,13 @@ from ltr.actors.sparse import SparseActor
 from ltr.admin.checkpoint import network_content
 from ltr.admin.process_group import ProcessGroup, start_process_group
 from ltr.admin.run import Run, announce
-from ltr.data.loader import Loader, TrackingSamples, build_loader
+from ltr.data.loader import Loader, Plan, TrackingSamples, build_loader
 from ltr.data.sampler import AnnotatedPairs, LabelledPairs, SparseInstances
 from ltr.data.sampler_state import SamplerState
 from ltr.dataset.base import VideoDataset, open_spec
 from ltr.models.registry import build_network
 from ltr.trainers.ltr_trainer import LTRTrainer
-from ltr.trainers.schedule import OneCycle, Schedule, StepDrop, Unfreezing, WarmUpLog
+from ltr.trainers.schedule import OneCycle, Schedule, StepDrop, StepEvery, Unfreezing, WarmUpLog
 from ltr.trainers.sparse_trainer import SparseTrainer
 from ltr.trainers.teacher import make_teacher
 from sampling.key_frames import ensure_key_frames
@@ -52,6 +53,7 @@ _LEAST: Mapping[int, tuple[str, ...]] = {
             "train.batch_size_unsup",
             "optim.lr",
             "optim.backbone_lr",
+            "sequences.max_scale_change",
             "optim.momentum",
             "optim.clip_norm",
             "optim.unfreeze_epoch",
@@ -68,6 +70,7 @@ _LEAST: Mapping[int, tuple[str, ...]] = {
         ),
         *("train.max_nonfinite", "data.search_size", "data.template_size", "data.prefetch", "sampling.num"),
         *("sparse.propagating_step", "sparse.update_frequency"),
+        *("validation.interval", "validation.iterations", "optim.drop_epoch"),
     ),
 }
 
@@ -193,8 +196,13 @@ def open_datasets(settings: Settings) -> list[VideoDataset]:
     """The data sets of ``data.datasets``."""
     if not settings.data.datasets:
         raise UserError("setting data.datasets is empty; give --set data.datasets NAME:SPLIT,...")
+    return open_specs(settings.data.datasets, settings)
+
+
+def open_specs(texts: Sequence[str], settings: Settings) -> list[VideoDataset]:
+    """The data sets ``"NAME:SPLIT"`` of a setting."""
     specs: list[str] = []
-    for text in settings.data.datasets:  # "TrackingNet:0,1,2" came apart at its commas
+    for text in texts:  # "TrackingNet:0,1,2" came apart at its commas
         if ":" in text or not specs:
             specs.append(text)
         else:
@@ -236,6 +244,15 @@ def make_loader(samples: TrackingSamples, settings: Settings, group: ProcessGrou
     return build_loader(samples, settings, rank=group.rank, ranks=group.size, pin=group.device.type == "cuda")
 
 
+def make_validation_loader(samples: TrackingSamples, settings: Settings, group: ProcessGroup) -> Loader:
+    """``validation.iterations`` batches of the training's size, for this process."""
+    train, data = settings.train, settings.data
+    plan = Plan(
+        settings.validation.iterations, train.batch_size_sup, train.batch_size_unsup, group.rank, group.size
+    )
+    return Loader(samples, plan, data.workers, data.prefetch, group.device.type == "cuda")
+
+
 def make_network(settings: Settings, group: ProcessGroup) -> nn.Module:
     """The network of ``settings.network`` on its device, its backbone from ImageNet weights where asked."""
     from ltr.models.backbone.pretrained import load_pretrained
@@ -265,19 +282,48 @@ def constructor(settings: Settings) -> dict[str, Any]:
 
 
 def make_optimizer(settings: Settings, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of ``optim.name``, with a rate of its own for the backbone (``network.backbone_parameters``)."""
-    makers = {"adamw": _adamw, "sgd": _sgd}
+    """The optimizer of ``optim.name``, with the rates of ``optim.rates`` or else one of its own for the backbone."""
+    makers = {"adamw": _adamw, "adam": _adam, "sgd": _sgd}
     if settings.optim.name not in makers:
         raise UserError(f"setting optim.name '{settings.optim.name}': {nearest(settings.optim.name, makers)}")
+    parts = _rated_parts(settings, network) if settings.optim.rates else _backbone_and_rest(settings, network)
+    groups = [{"params": parameters, "lr": lr, "initial_lr": lr} for parameters, lr in parts]
+    return makers[settings.optim.name](settings, groups)
+
+
+Part = tuple[list[nn.Parameter], float]  # of a network, and its learning rate
+
+
+def _backbone_and_rest(settings: Settings, network: nn.Module) -> list[Part]:
+    """All parameters, those of the backbone (``network.backbone_parameters``) apart."""
     backbone: Iterator[nn.Parameter] = network.backbone_parameters()  # type: ignore[operator]
     slow = list(backbone)  # also what is frozen, and may not stay so
     known = {id(p) for p in slow}
     rest = [p for p in network.parameters() if id(p) not in known]
-    groups = [
-        {"params": parameters, "lr": lr, "initial_lr": lr}
-        for parameters, lr in ((rest, settings.optim.lr), (slow, settings.optim.backbone_lr))
-    ]
-    return makers[settings.optim.name](settings, groups)
+    return [(rest, settings.optim.lr), (slow, settings.optim.backbone_lr)]
+
+
+def _rated_parts(settings: Settings, network: nn.Module) -> list[Part]:
+    """The modules that ``optim.rates`` names ("classifier.filter_optimizer"); all others lose their gradients."""
+    modules = dict(network.named_modules())
+    parts: list[Part] = []
+    for name, rate in settings.optim.rates.flat():
+        if name not in modules:
+            raise UserError(
+                f"setting optim.rates.{name}: no such part of network '{settings.network.name}', {nearest(name, modules)}"
+            )
+        if not isinstance(rate, (int, float)) or not 0 <= rate < math.inf:
+            raise UserError(f"setting optim.rates.{name} {rate!r}: must be a number of at least 0")
+        parts.append((list(modules[name].parameters()), float(rate)))
+    rated = {id(parameter) for parameters, _ in parts for parameter in parameters}
+    for parameter in network.parameters():
+        if id(parameter) not in rated:
+            parameter.requires_grad_(False)
+    return parts
+
+
+def _adam(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, weight_decay=settings.optim.weight_decay, fused=True)
 
 
 def _adamw(settings: Settings, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
@@ -299,6 +345,7 @@ def make_schedule(settings: Settings, network: nn.Module) -> Schedule:
     optim, train = settings.optim, settings.train
     makers: Mapping[str, Callable[[], Schedule]] = {
         "step": lambda: StepDrop(optim.drop_epoch, optim.gamma),
+        "stepevery": lambda: StepEvery(optim.drop_epoch, optim.gamma),
         "onecycle": lambda: OneCycle(train.epochs, train.iterations, optim.warmup),
         "warmuplog": lambda: WarmUpLog(train.epochs),
     }

@@ -35,6 +35,19 @@ class StepDrop:
         pass
 
 
+class StepEvery:
+    """``gamma`` times the rate after every ``interval`` epochs."""
+
+    def __init__(self, interval: int, gamma: float) -> None:
+        self.interval, self.gamma = interval, gamma
+
+    def begin_epoch(self, epoch: int, optimizer: torch.optim.Optimizer) -> None:
+        _scale(optimizer, self.gamma ** ((epoch - 1) // self.interval))
+
+    def begin_step(self, epoch: int, step: int, optimizer: torch.optim.Optimizer) -> None:
+        pass
+
+
 class OneCycle:
     """Linear warm-up from a twenty-fifth of the full rate, then a cosine down to a thousandth of it.
 

@@ -1,0 +1,1 @@
+"""ATOM's box regressors, every frame labelled."""

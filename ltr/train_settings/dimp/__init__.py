@@ -1,0 +1,1 @@
+"""DiMP, PrDiMP and SuperDiMP, every frame labelled."""
