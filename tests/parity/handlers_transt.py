@@ -146,7 +146,9 @@ class Recorder(TransTTracker):
         side = crop_side(self.bbox, self.search_factor)
         index = decode(outputs, self.window_penalty).index[0]
         prediction = super().update(outputs, width, height)
-        for name, value in zip(("boxes", "best", "index", "side"), (prediction.bbox, prediction.score, index, side)):
+        for name, value in zip(
+            ("boxes", "best", "index", "side"), (prediction.bbox, prediction.score, index, side)
+        ):
             self.seen.setdefault(name, []).append(value)
         self.outputs = outputs
         return prediction
