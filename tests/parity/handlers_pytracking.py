@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ltr.data.labels import GaussianLabel
 from ltr.models.bbreg.iou_net import AtomIoUNet
 from ltr.models.registry import build_network
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
@@ -21,7 +22,6 @@ from pysot_toolkit.trackers.online.atom_filter import (
     Regularisation,
     Training,
     classify,
-    label,
     learn_both,
     learn_filter,
     project,
@@ -259,7 +259,10 @@ def atom_optim(folder, kit) -> None:
     samples, filter, projection = (one(inputs, f"/{key}") for key in ("samples", "filter0", "projection0"))
     numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", compare.outputs["labels"]["meaning"])]
     centres = np.array(numbers[1:]).reshape(-1, 2)
-    labels = torch.from_numpy(np.stack([label(samples.shape[2:], numbers[0], c) for c in centres]))
+    side = samples.shape[3]
+    bump = GaussianLabel(sigma=numbers[0] / side, kernel=1, features=(side, side), image=(side, side))
+    boxes = np.concatenate([centres[:, ::-1] + side / 2, np.zeros((len(centres), 2))], 1)  # one px per cell
+    labels = bump(torch.from_numpy(boxes).float())
     compare.check("labels", labels[:, None])
 
     reg = Regularisation(build["filter_reg"], build["projection_reg"])

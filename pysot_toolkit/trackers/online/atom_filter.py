@@ -13,7 +13,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from ltr.models.layers.activation import mlu
@@ -50,15 +49,6 @@ def classify(samples: torch.Tensor, filter: torch.Tensor) -> torch.Tensor:
     further up and left.
     """
     return apply_filter(samples[:, None], filter)[:, 0, : samples.shape[2], : samples.shape[3]]
-
-
-def label(size: tuple[int, int], sigma: float, centre: np.ndarray) -> np.ndarray:
-    """A Gaussian with peak 1, float32 ``[h, w]``, about ``centre`` (row, column), cells from the map's middle."""
-    rows, columns = (
-        np.exp(-((np.arange(length) - (length - 1) / 2 - at) ** 2) / (2 * sigma**2))
-        for length, at in zip(size, centre)
-    )
-    return np.outer(rows, columns).astype(np.float32)
 
 
 def learn_both(

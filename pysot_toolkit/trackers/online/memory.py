@@ -13,7 +13,9 @@ from config.errors import UserError
 
 
 class SampleWeights:
-    """Weights of ``capacity`` places, which sum to one. They live on the host, where the next place is chosen.
+    """Weights of ``capacity`` places. They live on the host, where the next place is chosen.
+
+    Their sum is one; as published, up to 5 % more after an update that gives the first frame its least share.
 
     Args:
         capacity: places in all.

@@ -149,10 +149,12 @@ def _indices(image: np.ndarray, window: PatchWindow) -> list[np.ndarray | slice]
     """What to take of the image's rows and columns: slices, where nothing lies outside."""
     limit = thinned(image.shape[:2], window.offset, window.step)
     chosen: list[np.ndarray | slice] = []
-    for span, n, offset in zip(_spans(window), limit, window.offset):
+    for span, n, offset, size in zip(_spans(window), limit, window.offset, image.shape):
         if span[0] >= 0 and span[-1] < n:
             start = int(span[0]) * window.step + int(offset)
             chosen.append(slice(start, int(span[-1]) * window.step + int(offset) + 1, window.step))
         else:
-            chosen.append(span.clip(0, n - 1) * window.step + offset)
+            # in an image smaller than a step nothing may be left of it
+            nearest = span.clip(0, max(int(n) - 1, 0)) * window.step + offset
+            chosen.append(nearest.clip(max=size - 1))
     return chosen

@@ -209,10 +209,13 @@ class OnlineTracker(Tracker):
         if best is None:
             return
         x, y, w, h = best[0].double().tolist()
+        centre = np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2
+        self._take(centre * scale + place, np.array([h, w]) * scale)
+
+    def _take(self, centre: np.ndarray, size: np.ndarray) -> None:
+        """Put the target at ``centre`` with ``size``, within what any image can hold."""
         limit = 2 * self.image_size.max()
-        self.size = (np.array([h, w]) * scale).clip(_MIN_SIDE, limit)
-        self.centre = (np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2) * scale + place
-        self.centre = self.centre.clip(-limit, limit)
+        self.centre, self.size = centre.clip(-limit, limit), size.clip(_MIN_SIDE, limit)
         self.scale = float(np.sqrt(self.size.prod() / self.base_size.prod()))
 
     def _move(self, centre: np.ndarray) -> None:
@@ -225,9 +228,8 @@ class OnlineTracker(Tracker):
         size = np.array(image.shape[:2], np.float64)
         if (size != self.image_size).any():
             ratio = size / self.image_size
-            self.centre, self.size = (self.centre + 0.5) * ratio - 0.5, self.size * ratio
-            self.scale *= float(np.sqrt(ratio.prod()))
             self.image_size = size
+            self._take((self.centre + 0.5) * ratio - 0.5, self.size * ratio)
 
     def _sample_centre(self) -> np.ndarray:
         """Where the patch is cut: at the target, so that its middle comes to the middle of a score."""
