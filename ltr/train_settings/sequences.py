@@ -70,6 +70,11 @@ def train_sequences(settings: Settings, actor: MakeActor, proposals: ProposalKin
     """
     group = begin(settings)
     try:
+        share = (settings.train.batch_size_sup + settings.train.batch_size_unsup) // group.size
+        if share < 2:
+            raise UserError(
+                f"setting train.batch_size_sup gives {share} sequence per process: the regressor's batch norms need 2"
+            )
         datasets = open_datasets(settings)
         processing = make_processing(settings, proposals)
         sampler = make_sampler(settings, datasets, settings.sequences.weights)

@@ -27,7 +27,7 @@ from ltr.train_settings.dimp import base as dimp
 from ltr.train_settings.sequences import make_label, make_processing
 
 GROUP = ProcessGroup(0, 1, torch.device("cpu"))
-SIZE, SEQUENCES = 64, 2
+SIZE, SEQUENCES = 64, 4
 ACTORS = {
     ("bbreg", "atom"): (bbreg.atom_actor, PerturbedBoxes),
     ("bbreg", "atom_paper"): (bbreg.atom_actor, PerturbedBoxes),
@@ -134,6 +134,28 @@ def test_rates_fall_to_a_fifth_every_fifteen_epochs(module, variant):
         schedule.begin_epoch(epoch, optimizer)
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([r * factor for r in full])
     assert settings.train.epochs == 50
+
+
+@each_variant
+def test_gradients_of_shares_average_to_that_of_the_batch(module, variant):
+    """So any number of processes trains the same, but for the regressor's batch norms, which see their share."""
+    settings = small(module, variant)
+    actor, batch = make_actor(settings), make_batch(settings)["sup"]
+    actor.train()
+    for part in actor.plain_network.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            part.eval()
+
+    def gradient(first: int, last: int) -> torch.Tensor:
+        result = actor({"sup": {name: value[first:last] for name, value in batch.items()}})
+        trained = [p for p in actor.plain_network.parameters() if p.requires_grad]
+        slopes = torch.autograd.grad(result.loss, trained, allow_unused=True)
+        return torch.cat([slope.flatten() for slope in slopes if slope is not None])
+
+    whole = gradient(0, SEQUENCES)
+    average = (gradient(0, SEQUENCES // 2) + gradient(SEQUENCES // 2, SEQUENCES)) / 2
+    assert whole.abs().max() > 0
+    assert torch.allclose(average, whole, rtol=1e-3, atol=1e-4 * whole.abs().max().item())
 
 
 class Answers(nn.Module):
