@@ -5,17 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from ltr.data.labels import GaussianLabel
 from ltr.models.bbreg.iou_net import AtomIoUNet
-from ltr.models.registry import build_network
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
-from pysot_toolkit.trackers.dimp import PARAMETERS, DiMPTracker
 from pysot_toolkit.trackers.online import sample_patch as patches
 from pysot_toolkit.trackers.online.atom_filter import (
     ACTIVATION_FLOOR,
@@ -27,7 +23,6 @@ from pysot_toolkit.trackers.online.atom_filter import (
     project,
 )
 from pysot_toolkit.trackers.online.augmentation import (
-    Augmentations,
     blurred,
     middle,
     mirrored,
@@ -36,7 +31,7 @@ from pysot_toolkit.trackers.online.augmentation import (
     scaled,
     upside_down,
 )
-from pysot_toolkit.trackers.online.localize import Flag, LocalizationRules, hann, localize, prepared
+from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
 from pysot_toolkit.trackers.online.refine import Refinement, climb
 from pysot_toolkit.trackers.online.sample_patch import patch_window
@@ -44,7 +39,7 @@ from tests.parity.cases import inputs_of, one
 from tests.parity.handlers_dimp import comparison
 
 
-def _image(array: np.ndarray) -> np.ndarray:
+def to_image(array: np.ndarray) -> np.ndarray:
     """A generated array ``[3, H, W]`` as an image, as the cases say."""
     return np.clip(np.rint(array), 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
@@ -85,7 +80,7 @@ def sample_patch(folder, kit) -> None:
     """Every border mode, with the whole halves that ours has, and with fractions as newer versions of torch have it."""
     _, case, golden = kit.load(folder)
     compare = comparison(case, golden, kit)
-    image = _image(one(inputs_of(case, kit), "/image"))
+    image = to_image(one(inputs_of(case, kit), "/image"))
 
     def check_all(suffix: str) -> None:
         for number, build in enumerate(case["build"]["configurations"]):
@@ -226,7 +221,7 @@ def pytracking_augmentation(folder, kit) -> None:
     """Every change of the first frame's patch; what the outputs mean is said in words."""
     _, case, golden = kit.load(folder)
     compare = comparison(case, golden, kit)
-    image = _image(one(inputs_of(case, kit), "/image"))
+    image = to_image(one(inputs_of(case, kit), "/image"))
     patch = torch.from_numpy(image.copy()).float().permute(2, 0, 1)[None]
     changes = {
         "identity": plain,
@@ -316,95 +311,8 @@ def refine_box(folder, kit) -> None:
     compare.finish()
 
 
-class _Recorder(DiMPTracker):
-    """The tracker, remembering of every frame what the case asks for."""
-
-    seen: dict[str, Any]
-
-    def learnable(self) -> dict[str, Any]:
-        """What there is after the first frame."""
-        samples, boxes, _ = self.memory.contents()
-        third, fourth = self.modulation
-        return {
-            "target_boxes": boxes,
-            "samples": samples,
-            "filter_init": self.filter,
-            "modulation_3": third[0],
-            "modulation_4": fourth[0],
-        }
-
-    def _locate(self, raw, places, scales):
-        found = super()._locate(raw, places, scales)
-        self.seen = {"scores": raw[:, None], "flag": found[0].flag}
-        half = self.output / 2 * scales[0]
-        self.seen["coords"] = np.concatenate([places[0] + 0.5 - half, places[0] + 0.5 + half])
-        return found
-
-
-def dimp_tracker(folder, kit) -> None:
-    """Eight frames with one, two or no object, with our patches and with those of newer versions of torch."""
-    manifest, case, golden = kit.load(folder)
-    compare, build = comparison(case, golden, kit), case["build"]
-    inputs = inputs_of(case, kit)
-    background, target = _image(one(inputs, "/background")), _image(one(inputs, "/object"))
-    positions = build["object positions"]["values"]
-    start = next(iter(build["init box"].values()))
-    changes, given = build["changes"], build["changes"]["augmentation"]
-    parameters = replace(
-        PARAMETERS["dimp50"][1],
-        update_interval=changes["train_skipping"],
-        random_shift=changes["random_shift_factor"],
-        augment=Augmentations(
-            mirror=given["fliplr"],
-            blurs=given["blur"],
-            relative_shifts=given["relativeshift"],
-            rotations=(),
-            dropouts=0,
-        ),
-        refine=Refinement(random_boxes=changes["num_init_random_boxes"]),
-    )
-    network = build_network("dimpnet50", {"backbone": "ltr_tiny", "out_feature_dim": 64})
-    missing, foreign = network.load_state_dict(kit.state_dict(manifest, case["salt"]), strict=False)
-    own = {entry["name"] for entry in manifest["entries"] if entry["kind"] == "buffer"}
-    assert not foreign and set(missing) <= own, (missing, foreign)
-    optimizer = network.state_dict(prefix="")
-    for name in own:
-        value = optimizer[name]
-        compare.check(f"init_{name.removeprefix('classifier.filter_optimizer.')}", value)
-
-    def run(suffix: str) -> None:
-        tracker = _Recorder(network, torch.device("cpu"), parameters)
-        for number, places in enumerate(positions):
-            frame = background.copy()
-            for column, row in places:
-                frame[row : row + target.shape[0], column : column + target.shape[1]] = target
-            if not number:
-                tracker.initialize(frame, np.array(start))
-                found = tracker.learnable()
-            else:
-                answer = tracker.track(frame)
-                found = {**tracker.seen, "box": answer.bbox, "scale": tracker.scale}
-                found = {f"{name}_{number}": value for name, value in found.items()}
-                assert answer.lost == (tracker.seen["flag"] == Flag.NOT_FOUND)
-            for name, value in found.items():
-                if name + suffix in golden:
-                    compare.check(name + suffix, value)
-        compare.check(f"filter_end{suffix}", tracker.filter)
-        for number in range(
-            1, len(positions)
-        ):  # the reference's array went on changing: all hold the last weights
-            name = f"weights_{number}{suffix}"
-            compare.check(name, tracker.memory.weights.values[: golden[name].size])
-
-    run("_int")
-    with fractional_patches():
-        run("")
-    compare.finish()
-
-
 HANDLERS = {
     "atom_optim": atom_optim,
-    "dimp_tracker": dimp_tracker,
     "localize_target": localize_target,
     "pytracking_augmentation": pytracking_augmentation,
     "pytracking_optimization": pytracking_optimization,
