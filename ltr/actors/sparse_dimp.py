@@ -1,0 +1,196 @@
+"""The actor of sparse supervision for DiMP: as ``SparseActor``, with a filter and an IoU network in place of pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from config.settings import Settings
+from ltr.actors.base import StepResult
+from ltr.actors.pairs import Part, full_precision
+from ltr.actors.picture import contact_sheet
+from ltr.actors.sparse import SparseActor, refill_order
+from ltr.actors.tracking import DiMPActor
+from ltr.admin.process_group import ProcessGroup
+from ltr.data.adaptive_crop import boxes_to_crop, boxes_to_image
+from ltr.data.augment import normalise
+from ltr.data.bbox import clip_xywh, xywh_to_cxcywh
+from ltr.data.sparse_sequences import proposals_about
+from ltr.models.bbreg.refine import climb, peaks, starting_boxes
+from ltr.models.tracking.dimp import STRIDE, DiMPnet
+
+RATIOS = (0.8, 1.0, 1.25)  # of the coarse box's sides: where the teacher's boxes begin
+CLIMBS, STEP = 5, 1.0  # iterations and step with which the family's trackers refine boxes
+
+
+class SparseDiMPActor(SparseActor):
+    """One sparse step of DiMP; what is accepted, recorded and averaged is that of ``SparseActor``.
+
+    The teacher learns a filter on the key crop, takes the highest cell of the unlabeled crop, and lets boxes about
+    it climb to where its IoU network scores them highest; that score is the confidence. The student learns its
+    filter on the relay crop and is judged on the aug crop: by the label map of the pseudo box and by the IoU of
+    proposals about it, beside labelled pairs as train and test frames. Batches: ``ltr.data.sparse_sequences``.
+
+    Bhat et al., DiMP, ICCV 2019; SPOT, Sparsely-Supervised Object Tracking, IEEE TIP 2024.
+
+    Args:
+        network: the student, a ``DiMPnet``; may be wrapped for several processes.
+        teacher: its moving average, in evaluation mode.
+        learner: says what supervised DiMP loses with its outputs; its weights are used.
+        settings: ``data.search_size``, ``sequences.proposals.min_iou``, ``augment``, ``sparse`` and ``train.precision``
+            are used.
+        group: the processes that train together.
+    """
+
+    teacher: DiMPnet
+
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: nn.Module,
+        learner: DiMPActor,
+        settings: Settings,
+        group: ProcessGroup,
+    ) -> None:
+        super().__init__(network, teacher, learner, settings, group)  # type: ignore[arg-type]  # losses of sequences
+        self.learner = learner
+        self.min_iou = settings.sequences.proposals.min_iou
+
+    def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
+        """The loss of one batch; without an unsupervised part it is that of the labelled pairs."""
+        labelled = self.labelled_sequences(self.place(batch["sup"]))
+        if "unsup" not in batch:
+            loss, stats = self.losses(self.outputs(labelled), labelled)
+            sheet = contact_sheet(_rows(labelled, "template", "search")) if picture else None
+            return StepResult(loss, {"loss": loss.detach(), **stats}, sheet)
+        unsup = self.place(batch["unsup"])
+
+        bbox, confidence = self.teach(unsup)
+        accepted = confidence >= self.threshold
+        columns = torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()
+        self._found.append(torch.cat([columns, bbox, confidence.double()[:, None]], 1))
+        pseudo = self.pseudo_sequences(unsup, bbox, refill_order(accepted))
+
+        count, share = labelled["test_bbox"].shape[1], pseudo["test_bbox"].shape[1]
+        both = {name: torch.cat([labelled[name], pseudo[name]], 1) for name in labelled}
+        outputs = self.outputs(both)
+        loss_sup, stats = self.losses(_part(outputs, slice(count)), labelled)
+        loss_unsup, pseudo_stats = self.losses(_part(outputs, slice(count, None)), pseudo)
+
+        taken = accepted.any().float()
+        ranks = self.group.mean(taken[None])[0]  # share of the processes that accepted anything
+        loss_unsup = loss_unsup * taken / torch.where(ranks > 0, ranks, 1.0)
+        weight = (ranks > 0).float() * share
+        loss = (count * loss_sup + weight * loss_unsup) / (count + weight)
+        nothing = loss.detach().new_tensor(float("nan"))  # left out of the epoch's mean
+        stats = {
+            "loss": loss.detach(),
+            **stats,
+            "loss_unsup": loss_unsup.detach(),
+            "acceptance": accepted.float().mean(),
+            **{f"pseudo_{name}": torch.where(taken > 0, v, nothing) for name, v in pseudo_stats.items()},
+        }
+        sheet = None
+        if picture:
+            sheet = contact_sheet(_rows(labelled, "template", "search") | _rows(pseudo, "relay", "aug"))
+        return StepResult(loss, stats, sheet)
+
+    @torch.no_grad()
+    def teach(self, unsup: Part) -> tuple[torch.Tensor, torch.Tensor]:
+        """The teacher's boxes float64 ``[B, 4]`` (xywh in image px, cut at the image's border) and predicted IoUs ``[B]``."""
+        coarse = unsup["unlabeled_bbox"]
+        with self.autocast():
+            network = self.teacher
+            key, unlabeled = (
+                network.extract_backbone(normalise(unsup[name])) for name in ("key", "unlabeled")
+            )
+            seen = [network.classification_features(features)[None] for features in (key, unlabeled)]
+            fitted = network.classifier.get_filter(seen[0], unsup["key_bbox"][None])
+            scores = network.classifier.classify(fitted.filter, seen[1])[0].float()
+            modulation = network.bb_regressor.get_modulation(network.iou_features(key), unsup["key_bbox"])
+            features = network.bb_regressor.get_iou_feat(network.iou_features(unlabeled))
+        centre = peaks(scores, STRIDE, self.size, self.window_penalty)
+        boxes, raised = climb(
+            lambda boxes: network.bb_regressor.predict_iou(modulation, features, boxes),
+            starting_boxes(centre, coarse[:, 2:], RATIOS),
+            CLIMBS,
+            STEP,
+        )
+        highest, best = raised.max(1)
+        in_crop = boxes.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0].double()
+        side = torch.full_like(in_crop[:, :2], self.size)
+        width, height = unsup["image_size"].double().unbind(-1)
+        bbox = clip_xywh(boxes_to_image(in_crop, unsup["unlabeled_rectangle"], side), width, height)
+        return bbox, ((highest + 1) / 2).clamp(0, 1)
+
+    def labelled_sequences(self, sup: Part) -> Part:
+        """Labelled pairs as the learner's data: the template is the train frame, the search crop the test frame."""
+        template, search = self.augment.pair(sup["template"], sup["search"], sup["draws"])
+        return self._data(template, sup["template_bbox"], search, sup["search_bbox"], sup["noise"])
+
+    @torch.no_grad()
+    def pseudo_sequences(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> Part:
+        """Augmented relay and aug crops as the learner's data, with boxes ``[B, 4]`` of the image, in ``order``."""
+        side = torch.full_like(bbox[:, :2], self.size)
+        in_aug = boxes_to_crop(bbox, unsup["aug_rectangle"], side).float()
+        to_pixels = in_aug.new_tensor(
+            [0.5, 0.5, 0, 0]
+        )  # augmentation counts from the middle of the first pixel
+        relay, aug, in_aug = self.augment.unlabelled_pair(
+            unsup["relay"][order],
+            unsup["aug"][order],
+            in_aug[order] - to_pixels,
+            unsup["aug_mean"][order],
+            unsup["draws"],
+        )
+        return self._data(relay, unsup["relay_bbox"][order], aug, in_aug + to_pixels, unsup["noise"])
+
+    def outputs(self, data: Part) -> Part:
+        """What the student says, float32; see ``DiMPnet``."""
+        with self.autocast():
+            return full_precision(self.network(**self.learner.inputs(data)))
+
+    def losses(self, outputs: Part, data: Part) -> tuple[torch.Tensor, Part]:
+        """The weighted loss and its terms, detached."""
+        terms = self.learner.terms(outputs, data)
+        weights = self.learner.loss_weight
+        loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
+        return loss, {f"loss_{name}": term.detach() for name, term in terms.items()}
+
+    def _data(
+        self,
+        train: torch.Tensor,
+        train_bbox: torch.Tensor,
+        test: torch.Tensor,
+        test_bbox: torch.Tensor,
+        noise: torch.Tensor,
+    ) -> Part:
+        """Data of ``ltr.data.processing_ltr.prepare``: one train and one test frame of B sequences."""
+        proposals, iou = proposals_about(test_bbox, noise, self.min_iou)
+        data = {
+            "train_images": train,
+            "train_bbox": train_bbox,
+            "test_images": test,
+            "test_bbox": test_bbox,
+            "proposals": proposals,
+            "proposal_iou": 2 * iou - 1,
+            "test_label": self.learner.labels["test_label"](test_bbox),
+        }
+        return {name: value[None] for name, value in data.items()}
+
+
+def _part(outputs: Part, sequences: slice) -> Part:
+    """The outputs of some of the sequences."""
+    scores, proposals = outputs["target_scores"], outputs["proposal_scores"]
+    return {"target_scores": scores[:, :, sequences], "proposal_scores": proposals[:, sequences]}
+
+
+def _rows(data: Part, train: str, test: str) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
+    """Train and test frames with their boxes, for a picture."""
+    return {
+        name: (images[0], xywh_to_cxcywh(data[f"{kind}_bbox"][0]) / images.shape[-1])
+        for name, kind in ((train, "train"), (test, "test"))
+        for images in [data[f"{kind}_images"]]
+    }

@@ -1,0 +1,12 @@
+"""SP-DiMP with 2 labelled frames per video."""
+
+from config.settings import Settings
+from ltr.train_settings.spot import dimp
+from ltr.train_settings.spot.dimp import run as run
+
+
+def configure(settings: Settings) -> None:
+    """SP-DiMP on the full training set."""
+    dimp.configure(settings)
+    settings.description = "SP-DiMP, 2 labelled frames per video"
+    settings.sampling.num = 2
