@@ -25,6 +25,8 @@ try:
 except ImportError:  # no wheel for this platform
     simplejpeg = None
 
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is broken is told by BadImage
+
 _LARGEST = 1 << 28  # pixels; a header that claims more is broken
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # ends a scan: neither stuffing, fill nor restart
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
@@ -94,8 +96,11 @@ def decoder_name() -> str:
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The image in a file, RGB uint8 ``[H, W, 3]``; orientation tags are not applied.
 
+    Of other kinds of image, grey becomes three equal channels, levels of 16 bits keep their upper 8 (TIFF
+    rounds them), alpha is left out and palettes are applied.
+
     Raises:
-        BadImage: the file is missing, truncated, corrupt or not an image.
+        BadImage: the file is missing, truncated, corrupt, not an image, or its levels are not of 8 or 16 bits.
     """
     name, data = _read(path)
     if not data.startswith(b"\xff\xd8"):
@@ -172,6 +177,8 @@ def _layout(name: str, data: bytes) -> _Layout:
         if len(body) < length - 2 or length < 2:
             break
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6 + 3 * body[5]:
+            if body[0] in (12, 16):
+                raise BadImage(name, f"is a JPEG of {body[0]} bits per channel; convert it to 8")
             colours = body[5]
             rows = 8 * max((body[7 + 3 * i] & 15 for i in range(colours)), default=1)
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
@@ -219,18 +226,21 @@ def _decode(
 
 
 def _decode_other(name: str, data: bytes) -> np.ndarray:
-    pixels = _decode_opencv(name, data, 1)
     if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
         raise BadImage(name, "is truncated (no end-of-image chunk)")
-    return pixels
+    return _decode_opencv(name, data, 1)
 
 
 def _decode_opencv(name: str, data: bytes | bytearray, reduced: int) -> np.ndarray:
     flags = _REDUCED_FLAG[reduced] | cv2.IMREAD_IGNORE_ORIENTATION
+    buffer = np.frombuffer(data, np.uint8)
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = cv2.imdecode(buffer, flags)
+        stored = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED) if pixels is None else None
     except cv2.error as error:
         raise BadImage(name, f"is no image ({error.err})") from error
+    if stored is not None and stored.dtype not in (np.uint8, np.uint16):
+        raise BadImage(name, f"holds levels of type {stored.dtype}; convert them to 8 or 16 bits")
     if pixels is None:
-        raise BadImage(name, "is no image that can be decoded")
+        raise BadImage(name, "is no image that can be decoded, or a part of one")
     return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from ltr.data import image_loader
 from ltr.data.image_loader import BadImage, Square, channel_mean, read_image, read_region
@@ -137,3 +138,67 @@ def test_other_kinds_of_image(large, tmp_path):
         assert np.array_equal(read_image(tmp_path / name), plain(tmp_path / name)), name
         region = read_region(tmp_path / name, [Square(20, 10, 50, 50)])
         assert np.array_equal(region.pixels[:60], plain(tmp_path / name)[:60]), name
+
+
+@settings(max_examples=60)
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    channels=st.sampled_from([0, 3, 4]),
+    bits=st.sampled_from([8, 16]),
+    suffix=st.sampled_from([".png", ".tif"]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_grey_16_bit_and_alpha_become_rgb(tmp_path_factory, height, width, channels, bits, suffix, seed):
+    """Whatever the depth and channels of a lossless file: its colours by their upper 8 bits, without alpha."""
+    shape = (height, width, channels) if channels else (height, width)
+    levels = np.random.default_rng(seed).integers(0, 1 << bits, shape).astype(f"uint{bits}")
+    path = tmp_path_factory.getbasetemp() / f"levels{suffix}"
+    cv2.imwrite(str(path), levels)
+    upper = (levels >> (bits - 8)).astype(np.uint8)
+    colours = upper[..., 2::-1] if channels else np.repeat(upper[..., None], 3, axis=2)
+    image = read_image(path)
+    assert image.dtype == np.uint8 and image.shape == (height, width, 3) and image.flags.c_contiguous
+    rounded = 1 if suffix == ".tif" and bits == 16 else 0
+    assert np.abs(image.astype(int) - colours).max() <= rounded
+    region = read_region(path, [Square(0, 0, 1, 1)])
+    assert np.array_equal(region.pixels, image)
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "LA", "CMYK"])
+def test_rarer_kinds_of_colour_as_pillow_reads_them(large, tmp_path, mode):
+    source = Image.open(large).crop((0, 0, 120, 80))
+    path = tmp_path / ("frame.jpg" if mode == "CMYK" else "frame.png")
+    source.convert(mode).save(path)
+    expected = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    assert np.abs(read_image(path) - expected).max() <= (2 if mode == "CMYK" else 0)
+
+
+@pytest.mark.faults
+def test_levels_of_other_types_are_named(large, tmp_path):
+    image = cv2.imread(str(large))[:40, :60]
+    cv2.imwrite(str(tmp_path / "float.tif"), image.astype(np.float32) / 255)
+    data = bytearray(large.read_bytes())
+    data[data.index(b"\xff\xc0") + 4] = 12
+    (tmp_path / "twelve.jpg").write_bytes(data)
+    for name, reason in (("float.tif", "float32; convert them to 8 or 16 bits"), ("twelve.jpg", "12 bits")):
+        with pytest.raises(BadImage, match=rf"{name}: .*{reason}"):
+            read_image(tmp_path / name)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.999])
+@pytest.mark.parametrize("name", ["grey16.png", "alpha.png", "frame.bmp", "frame.tif"])
+def test_truncated_files_of_every_kind_are_named_without_noise(large, tmp_path, capfd, name, share):
+    image = cv2.imread(str(large))
+    kinds = {
+        "grey16.png": image[..., 0].astype(np.uint16) << 8,
+        "alpha.png": np.dstack([image, image[..., 0]]),
+    }
+    path = tmp_path / name
+    cv2.imwrite(str(path), kinds.get(name, image))
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(BadImage, match=rf"{name}: is (truncated|no image)"):
+        read_image(path)
+    assert capfd.readouterr() == ("", "")
