@@ -215,9 +215,10 @@ def variants(given: list[str]) -> Iterator[tuple[str, Settings]]:
     package = importlib.import_module("ltr.train_settings")
     for family in pkgutil.iter_modules(package.__path__):
         if family.ispkg:
-            for variant in pkgutil.iter_modules(
-                importlib.import_module(f"ltr.train_settings.{family.name}").__path__
-            ):
+            folder = importlib.import_module(f"ltr.train_settings.{family.name}")
+            for variant in pkgutil.iter_modules(folder.__path__):
+                if not hasattr(importlib.import_module(f"{folder.__name__}.{variant.name}"), "run"):
+                    continue  # what the variants of a family share
                 settings = variant_settings(family.name, variant.name, given)
                 yield f"{family.name}/{variant.name}", settings
 
