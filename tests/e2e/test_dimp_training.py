@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ltr.admin.train import variant_settings
+from config.errors import UserError
+from ltr.admin.train import train, variant_settings
 from ltr.train_settings.common import save_untrained
 from tests.e2e.test_chain import UserFolder
 
@@ -77,6 +78,19 @@ def test_training_learns_and_looks_at_other_videos_every_second_epoch(undisturbe
         assert validated == (terms if line["epoch"] % 2 == 0 else set())
     assert log[3]["val_loss"] != log[1]["val_loss"]
     assert (undisturbed.checkpoints / "inputs/ep0004.png").stat().st_size > 1000
+
+
+def test_one_key_tests_and_evaluates_what_was_trained(undisturbed):
+    out = undisturbed.ok(
+        "scripts/onekey.py", "--train", "--test", "--eval", "--module", "dimp", "--arch", "dimp50",
+        "--variant", undisturbed.variant, "--interval", "1", "--start_epoch", "4", "--end_epoch", "4",
+        "--dataset", "OTB100", "--ts_tag", "s", "--device", "cpu",
+    )  # fmt: skip
+    assert "trained already" in out
+    assert re.search(rf"{undisturbed.variant}_ep0004_s\s+0\.\d+", out)
+    folder = undisturbed.var / f"results/OTB100/{undisturbed.variant}_ep0004_s"
+    lines = {path.stem: len(path.read_text().splitlines()) for path in folder.glob("*.txt")}
+    assert lines == {"Crossing": 120, "David": 471, "DragonBaby": 113}
 
 
 @pytest.mark.faults
@@ -147,17 +161,19 @@ def test_super_dimp_trains_what_is_not_frozen(shared, tmp_path):
     "wrong, message",
     [
         ({"data.datasets": "LaSOT:train,COCO:train2017"}, "COCO"),
-        ({"sequences.weights": "1,2,3"}, "weights"),
-        ({"train.batch_size_sup": "1"}, "train.batch_size_sup"),
-        ({"sequences.crop": "insid"}, "inside"),
+        ({"sequences.weights": "1,2,3"}, "weights.*2 data sets"),
+        ({"train.batch_size_sup": "1"}, "train.batch_size_sup gives 1 sequence"),
+        ({"sequences.crop": "insid"}, "insid.*inside"),
+        ({"sequences.proposals.sigma": "1"}, "sequences.proposals.sigma.*sigmas"),
+        ({"optim.drop_epoch": "0"}, "optim.drop_epoch 0: must be at least 1"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
-def test_what_is_wrong_is_named_in_one_line(wrong, message, shared, tmp_path):
+def test_what_is_wrong_is_named(wrong, message, shared, tmp_path, monkeypatch):
     place = DimpFolder(tmp_path, shared("sequences"), "dimp50", **wrong)
-    done = place.run("scripts/run_training.py", "dimp", "dimp50")
-    [line] = done.stderr.strip().splitlines()
-    assert done.returncode == 2 and message in line
+    monkeypatch.setenv("SPOT_LOCAL", place.env["SPOT_LOCAL"])
+    with pytest.raises(UserError, match=message):
+        train("dimp", "dimp50", [text for pair in place.settings.items() for text in pair])
 
 
 def test_the_documented_trainings_run(shared, tmp_path):
