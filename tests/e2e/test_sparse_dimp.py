@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -126,3 +127,23 @@ def kill_after(place: DiMPFolder, epoch: int) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     _, errors = process.communicate()
     assert manifest.exists(), errors.decode()[-3000:]
+
+
+def test_two_processes_train_one_network_on_the_same_samples(trained, shared, common, tmp_path):
+    place = DiMPFolder(tmp_path, shared("sequences"), common)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = place.command("scripts/run_training.py", "spot", VARIANT, "--device", "cpu")
+    done = subprocess.run(
+        [sys.executable, *launch, *command[1:]], env=place.env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(place.state().read_text()).keys() == json.loads(trained.state().read_text()).keys()
+    logs = [
+        [json.loads(line) for line in (run.checkpoints / "train.jsonl").read_text().splitlines()]
+        for run in (trained, place)
+    ]
+    alone, together = logs[0], logs[1]
+    assert [line["stage"] for line in alone] == [line["stage"] for line in together]
+    # The IoU network normalises over a process's share of the batch; the classifier sees each sequence alone.
+    assert together[0]["loss_test_clf"] == pytest.approx(alone[0]["loss_test_clf"], rel=0.05)
+    assert together[-1]["explored"] > together[0]["explored"]
