@@ -1,13 +1,14 @@
-"""The last part of an IoU network, made for one target and for boxes that lie close together.
+"""The test branch of an IoU network, made for one target and for boxes that lie close together.
 
 Boxes are scored many times per frame, by the same modulation all along a video. So the modulation is put into the
-weights; and of the feature maps only the cells that the boxes touch are looked at, for which pooling is one matrix
+weights; and on a CPU maps are computed, and looked at, only where the boxes are, for which pooling is one matrix
 product. Scores are the network's up to rounding, and as differentiable.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,59 @@ from torch.nn.utils.fusion import fuse_linear_bn_weights
 from ltr.data.bbox import xywh_to_xyxy
 from ltr.models.bbreg.iou_net import BINS, STRIDES, AtomIoUNet, LinearBlock, Pair
 from ltr.ops.prroi_pool import _weights as bin_weights
+
+_HALO = 2  # cells that the two 3x3 convolutions of a map look beyond it
+
+
+class NearbyMaps:
+    """The maps that boxes are pooled from, computed as far as boxes reach.
+
+    Args:
+        compute: backbone features to maps; see ``AtomIoUNet.get_iou_feat``.
+        features: backbone features, ``[1, C, h, w]`` each, the second of half the size of the first.
+    """
+
+    def __init__(self, compute: Callable[[Pair], Pair], features: Pair) -> None:
+        self._compute, self._features = compute, features
+        self._cells: tuple[range, range] | None = None  # of the second map that are right: rows and columns
+        self._maps: Pair = features
+        self._origins = ((0, 0), (0, 0))  # of each map: its first column and row, cells
+
+    def about(self, boxes: torch.Tensor) -> tuple[Pair, list[torch.Tensor]]:
+        """Maps that are right where boxes ``[1, P, 4]`` (x, y, w, h) px lie, and in cells of each map the boxes
+        ``[1, P, 4]`` (x1, y1, x2, y2)."""
+        height, width = self._features[1].shape[2:]
+        x1, y1, x2, y2 = (xywh_to_xyxy(boxes).detach() / STRIDES[1]).unbind(-1)
+        needed = _touched(y1, y2, height), _touched(x1, x2, width)
+        if self._cells is None:
+            self._prepare(_grown(needed[0], height), _grown(needed[1], width))
+        elif not all(set(need) <= set(have) for need, have in zip(needed, self._cells)):
+            self._prepare(range(height), range(width))
+        corners = xywh_to_xyxy(boxes)
+        regions = [corners / stride for stride in STRIDES]
+        if any(map(any, self._origins)):
+            shifts = (corners.new_tensor([left, top, left, top]) for left, top in self._origins)
+            regions = [region - shift for region, shift in zip(regions, shifts)]
+        return self._maps, regions
+
+    def _prepare(self, rows: range, columns: range) -> None:
+        """Compute the maps for these cells of the second one."""
+        parts, origins = [], []
+        for feature, stride in zip(self._features, STRIDES):
+            finer = STRIDES[1] // stride
+            (top, bottom), (left, right) = (
+                (max(finer * cells.start - _HALO, 0), finer * cells.stop + _HALO) for cells in (rows, columns)
+            )
+            parts.append(feature[..., top:bottom, left:right])
+            origins.append((left, top))
+        self._maps, self._cells = self._compute((parts[0], parts[1])), (rows, columns)
+        self._origins = (origins[0], origins[1])
+
+
+def _grown(cells: range, size: int) -> range:
+    """Room for boxes to move, as far as the map goes."""
+    margin = max(len(cells) // 4, 1)
+    return range(max(cells.start - margin, 0), min(cells.stop + margin, size))
 
 
 class ProposalScorer:
@@ -33,16 +87,12 @@ class ProposalScorer:
         ]
         self.last = network.iou_predictor
 
-    def __call__(self, features: Pair, boxes: torch.Tensor) -> torch.Tensor:
-        """Scores of boxes ``[1, P, 4]`` (x, y, w, h), px: ``[1, P]``.
-
-        Args:
-            features: of ``AtomIoUNet.get_iou_feat``, float32 ``[1, C, h, w]`` each.
-        """
-        regions = xywh_to_xyxy(boxes)
+    def __call__(self, maps: NearbyMaps, boxes: torch.Tensor) -> torch.Tensor:
+        """Scores of boxes ``[1, P, 4]`` (x, y, w, h), px of the image: ``[1, P]``."""
+        features, regions = maps.about(boxes)
         parts = [
-            F.relu(F.linear(_pooled(feature, regions / stride, bins), weight, bias))
-            for feature, bins, stride, (weight, bias) in zip(features, BINS, STRIDES, self.layers)
+            F.relu(F.linear(_pooled(feature, region, bins), weight, bias))
+            for feature, region, bins, (weight, bias) in zip(features, regions, BINS, self.layers)
         ]
         return self.last(torch.cat(parts, 1)).view(boxes.shape[:2])
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from config.errors import UserError
 from ltr.data.augment import standardise
+from ltr.models.bbreg.iou_net import Pair
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.tracking.atom import ATOMnet
 from ltr.models.tracking.dimp import DiMPnet
@@ -25,7 +26,7 @@ from pysot_toolkit.trackers.online.augmentation import dropped, expanded_size, s
 from pysot_toolkit.trackers.online.localize import Flag, Localization, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
 from pysot_toolkit.trackers.online.parameters import OnlineParameters
-from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
+from pysot_toolkit.trackers.online.proposal_scorer import NearbyMaps, ProposalScorer
 from pysot_toolkit.trackers.online.refine import climb, consensus, starting_boxes
 from pysot_toolkit.trackers.online.sample_patch import patch_place, sample_patch, sample_patches
 
@@ -200,10 +201,8 @@ class OnlineTracker(Tracker):
         """Let boxes about the target climb, and take the best; where none is sensible the target stays."""
         p = self.parameters
         start = starting_boxes(self.patch_box(place, scale), p.refine, self._generator)
-        with inference_autocast(self.device, p.precision):
-            third, fourth = self.network.bb_regressor.get_iou_feat(self.network.iou_features(features))
-        score = functools.partial(self._scorer, (third.float(), fourth.float()))
-        boxes, scores = climb(score, start.to(self.device), p.refine)
+        maps = NearbyMaps(self._iou_maps, self.network.iou_features(features))
+        boxes, scores = climb(functools.partial(self._scorer, maps), start.to(self.device), p.refine)
         answers = torch.cat([boxes[0], scores[0, :, None]], 1).cpu()  # one copy to the host
         best = consensus(answers[:, :4], answers[:, 4], p.refine)
         if best is None:
@@ -211,6 +210,13 @@ class OnlineTracker(Tracker):
         x, y, w, h = best[0].double().tolist()
         centre = np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2
         self._take(centre * scale + place, np.array([h, w]) * scale)
+
+    @torch.no_grad()
+    def _iou_maps(self, features: Pair) -> Pair:
+        """Backbone features to the maps that boxes are scored on, float32."""
+        with inference_autocast(self.device, self.parameters.precision):
+            third, fourth = self.network.bb_regressor.get_iou_feat(features)
+        return third.float(), fourth.float()
 
     def _take(self, centre: np.ndarray, size: np.ndarray) -> None:
         """Put the target at ``centre`` with ``size``, within what any image can hold."""
