@@ -85,6 +85,7 @@ def test_one_key_tests_and_evaluates_what_was_trained(undisturbed):
         "scripts/onekey.py", "--train", "--test", "--eval", "--module", "dimp", "--arch", "dimp50",
         "--variant", undisturbed.variant, "--interval", "1", "--start_epoch", "4", "--end_epoch", "4",
         "--dataset", "OTB100", "--ts_tag", "s", "--device", "cpu",
+        "--set", "tracker.refine_iterations", "1", "--set", "tracker.initial_iterations", "2",
     )  # fmt: skip
     assert "trained already" in out
     assert re.search(rf"{undisturbed.variant}_ep0004_s\s+0\.\d+", out)
