@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.defaults import get_defaults
+from config.errors import UserError
 from ltr.actors.sparse_dimp import SparseDiMPActor
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.adaptive_crop import boxes_to_crop, boxes_to_image
@@ -244,3 +245,13 @@ def test_boxes_climb_and_never_fall(seed):
     boxes, highest = climb(score, begin, 5, 1.0)
     torch.testing.assert_close(highest, score(boxes))
     assert (highest >= score(begin)).all() and highest.mean() > score(begin).mean() + 0.02
+
+
+@pytest.mark.parametrize(
+    "key, value, said", [("cuont", 3, "count"), ("count", 0, "at least one"), ("sigmas", [], "at least one")]
+)
+def test_impossible_proposals_are_refused_in_one_line(key, value, said):
+    s = _settings()
+    s.sequences.proposals[key] = value
+    with pytest.raises(UserError, match=said):
+        dimp.make_processing(s)

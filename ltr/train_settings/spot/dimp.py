@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
+from config.errors import UserError, nearest
 from config.settings import Settings
 from ltr.actors.sparse_dimp import SparseDiMPActor
 from ltr.admin.process_group import ProcessGroup
@@ -31,6 +32,8 @@ from ltr.train_settings.dimp.base import configure_dimp, dimp_actor
 from ltr.trainers.sparse_trainer import SparseTrainer
 from ltr.trainers.teacher import make_teacher
 
+_PROPOSALS = ("count", "min_iou", "sigmas")
+
 
 def configure(settings: Settings) -> None:
     """DiMP-50's published settings for crops, losses and rates; SP-TransT's for batches and the sparse stage."""
@@ -41,7 +44,7 @@ def configure(settings: Settings) -> None:
     settings.train.epochs, settings.train.burn_in_epochs, settings.train.iterations = 100, 25, 1000
     settings.train.batch_size_sup, settings.train.batch_size_unsup = 8, 24
     settings.optim.drop_epoch = 30
-    settings.sparse.confidence_threshold = 0.80
+    settings.sparse.confidence_threshold = 0.85
     settings.sparse.window_penalty = 0.30
 
 
@@ -52,8 +55,20 @@ def actor(network: nn.Module, teacher: nn.Module, settings: Settings, group: Pro
 
 
 def make_processing(settings: Settings) -> SparseSequenceProcessing:
-    """Crops of ``data.search_size`` for train and test frames alike."""
+    """Crops of ``data.search_size`` for train and test frames alike.
+
+    Raises:
+        UserError: ``sequences.proposals`` are not ``count``, ``min_iou`` and ``sigmas``, or are none.
+    """
     data, sequences = settings.data, settings.sequences
+    for name in sequences.proposals:
+        if name not in _PROPOSALS:
+            raise UserError(f"setting sequences.proposals.{name}: is not used, {nearest(name, _PROPOSALS)}")
+    if sequences.proposals.count < 1 or not sequences.proposals.sigmas:
+        raise UserError(
+            f"setting sequences.proposals has {sequences.proposals.count} boxes and the sigmas "
+            f"{sequences.proposals.sigmas}: must have at least one of each"
+        )
     return SparseSequenceProcessing(
         size=data.search_size,
         search_factor=data.search_factor,
