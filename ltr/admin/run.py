@@ -102,7 +102,7 @@ class Run:
 
     def _epochs_are_free(self, key: str) -> bool:
         # A run may be extended where the number of epochs shapes no rate before the last one.
-        return key == "train.epochs" and self.settings.optim.schedule == "step"
+        return key == "train.epochs" and self.settings.optim.schedule in ("step", "stepevery")
 
 
 def _differences(old: dict[str, Any], settings: Settings) -> list[tuple[str, Any, Any]]:
