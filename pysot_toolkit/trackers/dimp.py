@@ -181,6 +181,7 @@ _PRDIMP_VOT = replace(
 )
 
 PARAMETERS: dict[str, tuple[str, OnlineParameters]] = {
+    "dimp": ("dimpnet50", _DIMP),  # any network of the family, as own trainings make them
     "dimp18": ("dimpnet18", _DIMP),
     "dimp50": ("dimpnet50", _DIMP),
     "prdimp18": ("klcedimpnet18", _PRDIMP),
