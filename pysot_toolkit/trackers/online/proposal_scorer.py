@@ -16,7 +16,7 @@ from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from ltr.data.bbox import xywh_to_xyxy
 from ltr.models.bbreg.iou_net import BINS, STRIDES, AtomIoUNet, LinearBlock, Pair
-from ltr.ops.prroi_pool import _weights as bin_weights
+from ltr.ops.prroi_pool import bin_weights
 
 _HALO = 2  # cells that the two 3x3 convolutions of a map look beyond it
 
