@@ -32,7 +32,7 @@ MODULE, DATASET = "spot", "LaSOT"
 
 def main() -> int:
     parser = Parser(__doc__ or "")
-    parser.add_argument("--arch", default="transt", help="which tracker: transt (default) or ocean")
+    parser.add_argument("--arch", default="transt", help="which tracker: transt (default), ocean or dimp")
     options = parser.parse_args()
     variant = f"spot_{options.arch}_demo"
     started = time.monotonic()
