@@ -204,8 +204,9 @@ def test_trackers_that_learn_share_a_network_and_nothing_else(name):
     starts = (boxes[0], np.array([20.0, 30, 40, 36]))
     alone = [test_dimp_tracker.run(test_dimp_tracker.tracker(name), frames[:4], box) for box in starts]
     first = test_dimp_tracker.tracker(name)
+    first.notes = []  # what a tracker may make before it is started
     pair = (first, twin(first))
-    assert pair[0].network is pair[1].network
+    assert pair[0].network is pair[1].network and pair[0].notes is not pair[1].notes
     for tracker, box in zip(pair, starts):
         tracker.initialize(frames[0], box)
     turns = [[tracker.track(frame) for tracker in pair] for frame in frames[1:4]]
