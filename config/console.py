@@ -50,7 +50,7 @@ class Progress:
     ``pipe_seconds`` seconds and at the end.
 
     Args:
-        total: number of steps.
+        total: number of steps; 0 where it is not known.
         label: what is being done; may be changed between updates.
         unit: name of a step.
         initial: steps that were done before (a resumed run).
@@ -65,7 +65,7 @@ class Progress:
         self._start = self._printed = time.monotonic()
         self._pipe_seconds = pipe_seconds
         self._bar = (
-            tqdm(total=total, desc=label, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
+            tqdm(total=total or None, desc=label, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
             if sys.stderr.isatty()
             else None
         )
@@ -81,15 +81,15 @@ class Progress:
             return
         now = time.monotonic()
         if now - self._printed >= self._pipe_seconds or (
-            self.done >= self.total and now - self._start >= self._pipe_seconds
+            0 < self.total <= self.done and now - self._start >= self._pipe_seconds
         ):
             self._printed = now
             rate = (self.done - self._initial) / max(now - self._start, 1e-9)
-            left = (self.total - self.done) / max(rate, 1e-9)
-            print(
-                f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s, {duration(left)} left  {text}".rstrip(),
-                flush=True,
-            )
+            count, left = f"{self.done} {self.unit}, {rate:.1f}/s", ""
+            if self.total:
+                count = f"{self.done}/{self.total} {self.unit}, {rate:.1f}/s"
+                left = f", {duration((self.total - self.done) / max(rate, 1e-9))} left"
+            print(f"{self.label}: {count}{left}  {text}".rstrip(), flush=True)
 
     def close(self) -> None:
         """Remove the line."""

@@ -18,7 +18,7 @@ from config.errors import UserError
 from config.files import sync_folder
 from pysot_toolkit.testing.frame_sources import open_capture
 from pysot_toolkit.visualization.colours import COLORS, rgb
-from pysot_toolkit.visualization.overlay import _box, _label
+from pysot_toolkit.visualization.overlay import draw_box, draw_label
 
 _COLOURS = tuple(rgb(colour) for colour in COLORS)
 _FONT = cv2.FONT_HERSHEY_DUPLEX
@@ -46,10 +46,10 @@ def draw(image: np.ndarray, marks: Sequence[Mark | None], text: str) -> np.ndarr
     canvas = np.ascontiguousarray(image).copy()
     drawn = [(mark, _COLOURS[i % len(_COLOURS)]) for i, mark in enumerate(marks) if mark is not None]
     for mark, colour in drawn:
-        _box(canvas, mark.bbox, colour)
+        draw_box(canvas, mark.bbox, colour)
     for mark, colour in drawn:  # above all boxes
         _name(canvas, mark, colour)
-    _label(canvas, text)
+    draw_label(canvas, text)
     return canvas
 
 

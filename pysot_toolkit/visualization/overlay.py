@@ -57,12 +57,12 @@ def draw_frame(
     )
     for (_, boxes), colour in zip(predictions.items(), _TRACKERS):
         if index < len(boxes):
-            _box(image, boxes[index] * scale, colour)
+            draw_box(image, boxes[index] * scale, colour)
     present = sequence.present
     if index < len(sequence.ground_truth) and (present is None or present[index]):
-        _box(image, sequence.ground_truth[index] * scale, _TRUTH)  # last: a good tracker would hide it
+        draw_box(image, sequence.ground_truth[index] * scale, _TRUTH)  # last: a good tracker would hide it
     if label:
-        _label(image, f"#{index + 1}")
+        draw_label(image, f"#{index + 1}")
     return image
 
 
@@ -130,7 +130,8 @@ def overlay_video(
     return contact_sheet(path.with_suffix(".png"), sequence, predictions)
 
 
-def _box(image: np.ndarray, bbox: np.ndarray, colour: Colour) -> None:
+def draw_box(image: np.ndarray, bbox: np.ndarray, colour: Colour) -> None:
+    """Draw one box (x, y, w, h) px into ``image``, RGB uint8 ``[H, W, 3]``; what has no area is left out."""
     if not np.isfinite(bbox).all() or (bbox[2:] <= 0).any():
         return
     limit = 1e6  # beyond this OpenCV's integers overflow
@@ -141,7 +142,8 @@ def _box(image: np.ndarray, bbox: np.ndarray, colour: Colour) -> None:
     cv2.rectangle(image, (int(left), int(top)), (int(right), int(bottom)), colour, 2, cv2.LINE_AA)
 
 
-def _label(image: np.ndarray, text: str) -> None:
+def draw_label(image: np.ndarray, text: str) -> None:
+    """Write into the upper left corner of ``image``, RGB uint8 ``[H, W, 3]``."""
     (width, height), _ = cv2.getTextSize(text, _FONT, 0.45, 1)
     image[: height + 10, : width + 10] = (image[: height + 10, : width + 10] * 0.35).astype(np.uint8)
     cv2.putText(image, text, (5, height + 5), _FONT, 0.45, (255, 255, 255), 1, cv2.LINE_AA)
