@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from config.defaults import get_defaults
@@ -168,6 +168,7 @@ def test_boxes_follow_the_resolution_of_the_video(name):
 
 
 @settings(max_examples=20, deadline=None)
+@example((0.0, 0.0, 1.0, 10.0), [(2, 2), (2, 2)], "atom")
 @given(
     st.tuples(st.floats(-40, 80), st.floats(-40, 80), st.floats(1, 200), st.floats(1, 200)),
     st.lists(st.tuples(st.integers(2, 90), st.integers(2, 90)), min_size=2, max_size=4),

@@ -102,13 +102,15 @@ class OnlineTracker(Tracker):
         """
         box = initial_box(bbox)
         self.image_size = np.array(image.shape[:2], np.float64)
-        corner, self.size = box[1::-1], box[:1:-1].copy()
-        if (corner + self.size <= 0).any() or (corner >= self.image_size).any():
+        corner, given = box[1::-1], box[:1:-1]
+        if (corner + given <= 0).any() or (corner >= self.image_size).any():
             raise UserError(
                 f"initial box {box.tolist()}: lies outside the image of {image.shape[1]} x {image.shape[0]} px; "
                 "mend the annotation"
             )
-        self.centre = corner + (self.size - 1) / 2
+        limit = 2 * self.image_size.max()
+        self.centre = (corner + (given - 1) / 2).clip(-limit, limit)
+        self.size = np.minimum(given, limit)
         p = self.parameters
         self.scale = float(np.sqrt((self.size * p.search_factor).prod())) / p.sample_size
         self.base_size = self.size / self.scale
