@@ -22,6 +22,7 @@ from tabulate import tabulate
 from config.cli import Parser, overrides, run
 from config.console import Progress, say
 from config.environment import resolve, var_dir
+from config.errors import UserError
 from config.files import write_json
 from config.settings import Settings
 from ltr.admin.train import variant_settings
@@ -45,6 +46,11 @@ def main() -> None:
         "--only", nargs=2, metavar=("WAY", "SEED"), help="one of the runs, for several processes"
     )
     options = parser.parse_args()
+    variant_settings("spot", f"spot_{options.arch}_demo", overrides(options))  # names what is unknown
+    if not hasattr(importlib.import_module(f"ltr.train_settings.spot.{options.arch}"), "objective"):
+        raise UserError(
+            f"--arch {options.arch}: its family has no objective(settings, group), with which to train on all frames"
+        )
     root = resolve("var/spot_effect")
     with Progress(SPEC.train_videos + SPEC.test_videos, "making videos", "videos") as progress:
         make(root / DATASET, SPEC, progress.update)

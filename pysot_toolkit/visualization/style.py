@@ -70,11 +70,6 @@ def shortened(name: str) -> str:
     )
 
 
-def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    return _rendered(figure, "png", {"Software": None})
-
-
 def write_figure(figure: Figure, path: Path) -> list[Path]:
     """Write ``path`` as PNG and as PDF (the suffix is replaced); the same figure gives the same bytes."""
     kinds: tuple[tuple[str, dict[str, Any]], ...] = (

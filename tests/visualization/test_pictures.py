@@ -15,7 +15,7 @@ from pysot_toolkit.evaluation.ope import OnePassEvaluation
 from pysot_toolkit.visualization import overlay
 from pysot_toolkit.visualization.charts import accuracy_robustness, radar, ranked_bars, speed_accuracy
 from pysot_toolkit.visualization.plots import Line, curve_figure
-from pysot_toolkit.visualization.style import png_bytes, write_figure
+from pysot_toolkit.visualization.style import write_figure
 
 NUMBERS = {"a": 0, "b": 1}
 
@@ -133,7 +133,8 @@ def test_curves_are_drawn_for_one_tracker_and_for_many(tmp_path, count):
     ],
     ids=["radar", "ar", "bars", "speed"],
 )
-def test_charts_show_every_tracker(figure):
+def test_charts_show_every_tracker(figure, tmp_path):
     texts = {text.get_text() for text in figure.findobj(Text)}
     assert {"a", "b", "t"} <= texts
-    assert png_bytes(figure).startswith(b"\x89PNG")
+    png, pdf = write_figure(figure, tmp_path / "chart")
+    assert png.read_bytes().startswith(b"\x89PNG") and pdf.read_bytes().startswith(b"%PDF")
