@@ -133,7 +133,9 @@ class Visdom:
         try:
             import visdom
         except ImportError as error:
-            raise UserError(f"--visdom: visdom does not load ({error}); pip install visdom") from error
+            raise UserError(
+                f"--visdom: visdom does not load ({error}); docs/track.md says how to install it"
+            ) from error
         logging.getLogger("visdom").setLevel(logging.ERROR)
         self._drawn = False
         try:

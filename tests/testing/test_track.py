@@ -330,7 +330,7 @@ def test_bad_boxes_are_one_line(cli, folder, tmp_path, text, message):
         ("frames", "--boxes missing", "file of boxes cannot be read"),
         ("frames", "", "without --box and --boxes .* has no windows.*pip install opencv-python"),
         ("frames", f"--box {BOX} --show", "--show: .* has no windows"),
-        ("frames", f"--box {BOX} --visdom", "visdom does not load .*pip install visdom"),
+        ("frames", f"--box {BOX} --visdom", "visdom does not load .*docs/track.md"),
         ("frames", f"--box {BOX} --arch tranzt", "did you mean 'transt'"),
         ("frames", f"--box {BOX} --arch ocean", "another network|holds network"),
         ("frames", f"--box {BOX} --checkpoint nowhere.pth", "--checkpoint nowhere.pth: no such file"),
