@@ -1,28 +1,52 @@
-"""``python -m benchmarks``: the ``main()`` of every module of this folder, one after the other."""
+"""``python -m benchmarks``: every benchmark of this folder, one after the other, onto ``docs/benchmarks.md``."""
 
 from __future__ import annotations
 
 import importlib
+import multiprocessing
+import os
 import pkgutil
+import time
+from concurrent.futures import ProcessPoolExecutor
 
 import benchmarks
+from benchmarks._page import Section, first_paragraph, page
+from benchmarks._rows import table
 from config.cli import run
 from config.console import say
+from config.environment import ROOT
+from config.files import write_text
+
+PAGE = ROOT / "docs" / "benchmarks.md"
 
 
 def main() -> None:
-    """Run all benchmarks but the slow ones, which are named."""
+    """Run all but the slow ones, which are named, and write the page."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # inherited by the processes below
+    sections = []
     for module in sorted(pkgutil.iter_modules(benchmarks.__path__), key=lambda module: module.name):
         if module.name.startswith("_"):
             continue
-        benchmark = importlib.import_module(f"benchmarks.{module.name}")
-        if getattr(benchmark, "SLOW", False):
-            say(
-                f"{module.name}: takes an hour, run it by itself: python -m benchmarks.{module.name}", "title"
-            )
-            continue
         say(module.name, "title")
-        benchmark.main()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            section = pool.submit(section_of, module.name).result()
+        sections.append(section)
+        if section.slow:
+            say(f"{section.slow}; run it by itself: python -m benchmarks.{module.name}")
+        else:
+            say(f"{table(section.rows)}\n{section.seconds:.0f} s", None)
+    write_text(PAGE, page(sections))
+    say(f"written: {PAGE}", "good")
+
+
+def section_of(name: str) -> Section:
+    """Run one benchmark in this process."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    text, slow = first_paragraph(module.__doc__ or ""), getattr(module, "SLOW", "")
+    if slow:
+        return Section(name, text, slow=slow)
+    begin = time.perf_counter()
+    return Section(name, text, module.measure(), time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

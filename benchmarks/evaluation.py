@@ -1,33 +1,29 @@
-"""How fast a benchmark is evaluated: 280 videos of 2,500 frames, 3 trackers, all three one-pass curves.
+"""How fast a benchmark is evaluated: 280 videos of 2,500 frames, 3 trackers, all three one-pass curves. Baselines run
+on a few of the videos and are scaled up: splitting lines in Python for reading, and for scoring numpy on the rows of
+the boxes, threshold by threshold.
 
-Reading, scoring, the share of work that a second process takes over, and memory are measured apart. Baselines
-run on a few videos in the same process and are scaled up: splitting lines in Python for reading, and
-for scoring numpy on the rows of the boxes, threshold by threshold. Seconds are CPU seconds of one
-thread unless they are called elapsed.
+The work that a second process takes over is measured in elapsed time, and memory as what results add to the peak of
+a process that evaluates the benchmark without any, against all files and boxes together.
 
-    python benchmarks/evaluation.py [--videos 280] [--frames 2500] [--baseline 8]
+    python -m benchmarks.evaluation [--videos 280] [--frames 2500] [--baseline 8]
 """
 
 from __future__ import annotations
 
 import argparse
 import multiprocessing
-import os
-import resource
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
 import numpy as np
 import orjson
 
+from benchmarks import Row, paired, scaled, table
+from config.cli import run
+from config.console import say
 from config.environment import load_settings
 from pysot_toolkit.datasets.text import parse_table
 from pysot_toolkit.evaluation.evaluate import evaluate
@@ -36,39 +32,45 @@ from pysot_toolkit.evaluation.protocol import PROTOCOLS, Runs, Scores, Truth
 from pysot_toolkit.evaluation.report import Report
 
 TRACKERS = [f"tracker{k}" for k in range(3)]
-TARGET = 11 / 20  # s: pysot's toolkit needs 11 CPU seconds for 280 videos, and reads every file three times
+LIMIT = 11 / 20  # s: pysot's toolkit needs 11 CPU seconds for 280 videos, and reads every file three times
 _MIB = 2**20
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=280)
     parser.add_argument("--frames", type=int, default=2500)
     parser.add_argument("--baseline", type=int, default=8, help="videos the baselines are measured on")
-    options = parser.parse_args()
+    say(table(measure(**vars(parser.parse_args()))))
+
+
+def measure(videos: int = 280, frames: int = 2500, baseline: int = 8) -> list[Row]:
+    """Reading, scoring, processes, memory."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        truth = make_benchmark(root, options.videos, options.frames)
-        size = f"{options.videos} videos x {options.frames} frames x {len(TRACKERS)} trackers"
-        print(f"{size}, success + precision + normalised precision")
-        sample = list(truth)[: options.baseline]
-        measure_reading(root, sample)
-        measure_scoring(root, truth, sample)
-        measure_processes(root, options.videos)
-        measure_memory(root, truth)
+        truth = make_benchmark(root, videos, frames)
+        sample = list(truth)[:baseline]
+        return [
+            measure_reading(root, sample),
+            measure_scoring(root, truth, sample),
+            measure_processes(root, videos),
+            measure_memory(root, truth),
+        ]
 
 
-def measure_reading(root: Path, sample: list[str]) -> None:
+def measure_reading(root: Path, sample: list[str]) -> Row:
+    """One result file."""
     paths = [result_path(root, tracker, name) for name in sample for tracker in TRACKERS]
-    ours, _ = timed(lambda: [parse_table(path.read_bytes()) for path in paths], repeat=5)
-    plain, _ = timed(lambda: [split_lines(path) for path in paths], repeat=5)
-    print("reading one result file")
-    print(f"  ours                        {1e3 * ours / len(paths):8.2f} ms")
-    print(f"  splitting lines             {1e3 * plain / len(paths):8.2f} ms")
-    print(f"  ratio                       {plain / ours:8.1f}x  (target 4x)")
+    ours, plain = paired(
+        lambda: [parse_table(path.read_bytes()) for path in paths],
+        lambda: [split_lines(path) for path in paths],
+    )
+    each = 1e3 / len(paths)
+    return Row("reading one result file", "ms", scaled(ours, each), scaled(plain, each), target=4)
 
 
-def measure_scoring(root: Path, truth: dict[str, np.ndarray], sample: list[str]) -> None:
+def measure_scoring(root: Path, truth: dict[str, np.ndarray], sample: list[str]) -> Row:
     """All files are read before the clock starts."""
     protocol = PROTOCOLS.get("pysot-ope")()
     boxes = {
@@ -84,42 +86,30 @@ def measure_scoring(root: Path, truth: dict[str, np.ndarray], sample: list[str])
         return scores
 
     keys = [(tracker, name) for name in sample for tracker in TRACKERS]
-    ours, scores = timed(score, repeat=5)
-    plain, curves = timed(lambda: [straightforward(truth[key[1]], boxes[key]) for key in keys], repeat=5)
-    for key, want in zip(keys, curves):
+
+    def plainly() -> list[dict[str, list[float]]]:
+        return [straightforward(truth[key[1]], boxes[key]) for key in keys]
+
+    scores = score()
+    for key, want in zip(keys, plainly()):
         got = scores[key].curves
         assert all(np.allclose(got[name], want[name], atol=1e-12) for name in want), f"{key}: they disagree"
-    scaled = plain * len(boxes) / len(keys)
-    print("scoring all that was read")
-    print(f"  ours                        {ours:8.3f} s  (target {TARGET:.2f} s)")
-    print(f"  threshold by threshold      {scaled:8.3f} s  ({plain:.3f} s for {len(sample)} videos, scaled)")
-    print(f"  ratio                       {scaled / ours:8.1f}x")
+    ours, plain = paired(score, plainly, 3)
+    return Row("scoring all that was read", "s", ours, scaled(plain, len(boxes) / len(keys)), limit=LIMIT)
 
 
-def measure_processes(root: Path, videos: int) -> None:
+def measure_processes(root: Path, videos: int) -> Row:
     """From files to the report, under every protocol that can score boxes."""
-    print("from files to the report, every protocol")
-    elapsed = []
-    for processes in (1, 2):
-        before, start = workers_seconds(), time.perf_counter()
-        own, report = timed(
-            lambda n=processes: run(root, "OTB100", TRACKERS, protocols=("all",), processes=n)
-        )
-        elapsed.append(time.perf_counter() - start)
+
+    def evaluated(processes: int) -> None:
+        report = run_evaluation(root, "OTB100", TRACKERS, protocols=("all",), processes=processes)
         assert all(report.usable(tracker) == videos for tracker in TRACKERS)
-        shares = f"{own:.2f} s CPU, in workers {workers_seconds() - before:.2f} s"
-        print(f"  --num {processes}                     {elapsed[-1]:8.2f} s elapsed  ({shares})")
-    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
-    print(f"  ratio                       {elapsed[0] / elapsed[1]:8.2f}x  ({cores} cores, load {load:.1f})")
+
+    ours, plain = paired(lambda: evaluated(2), lambda: evaluated(1), 2, time.perf_counter)
+    return Row("files to report, all protocols: 2 processes against 1, elapsed", "s", ours, plain)
 
 
-def workers_seconds() -> float:
-    """CPU seconds of all child processes that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def measure_memory(root: Path, truth: dict[str, np.ndarray]) -> None:
+def measure_memory(root: Path, truth: dict[str, np.ndarray]) -> Row:
     """What results add to the peak of a process that has evaluated the benchmark without any.
 
     The annotation is in LaSOT's folders here: the peak of parsing one large JSON file would hide the rest.
@@ -136,26 +126,23 @@ def measure_memory(root: Path, truth: dict[str, np.ndarray]) -> None:
         without, with_results = pool.submit(_peaks, root).result()
     files = [result_path(root, tracker, name) for name in truth for tracker in TRACKERS]
     everything = sum(path.stat().st_size for path in files) + len(files) * next(iter(truth.values())).nbytes
-    more = (with_results - without) / _MIB
-    print("peak memory of one process")
-    print(f"  without results             {without / _MIB:8.1f} MiB")
-    print(f"  with results                {with_results / _MIB:8.1f} MiB, {more:.1f} MiB more")
-    print(f"  files and boxes, all videos {everything / _MIB:8.1f} MiB")
-    print(f"  files and boxes, one video  {everything / len(truth) / _MIB:8.1f} MiB")
+    # A peak is measured in pages and depends on what was freed when: less than one MiB is none.
+    more = max(with_results - without, _MIB)
+    return Row("memory that results take", "MiB", [more / _MIB], [everything / _MIB])
 
 
 def _peaks(root: Path) -> tuple[int, int]:
     """Bytes, after evaluating a tracker without results and after evaluating all that have some."""
     peaks = []
     for trackers in (["nothing"], TRACKERS):
-        run(root, "LaSOT", trackers, protocols=("pysot-ope",), allow_missing=True)
+        run_evaluation(root, "LaSOT", trackers, protocols=("pysot-ope",), allow_missing=True)
         # not ru_maxrss: that of a new process begins with what its parent held
         status = Path("/proc/self/status").read_text()
         peaks.append(int(status.partition("VmHWM:")[2].split()[0]) * 1024)
     return peaks[0], peaks[1]
 
 
-def run(root: Path, dataset: str, trackers: list[str], **more: Any) -> Report:
+def run_evaluation(root: Path, dataset: str, trackers: list[str], **more: Any) -> Report:
     settings = load_settings([f"paths.test.{dataset}", str(root / dataset), "paths.var", str(root)])
     return evaluate(settings, dataset, trackers=trackers, results=root / "results", **more)
 
@@ -225,15 +212,5 @@ def _centre_errors(truth: np.ndarray, boxes: np.ndarray, unit: np.ndarray) -> np
     return np.where((true_centre > 0).all(axis=1), errors, -1.0)
 
 
-def timed(work: Callable[[], Any], repeat: int = 1) -> tuple[float, Any]:
-    """Median CPU seconds of this process, which other load changes least, and the last outcome."""
-    seconds, outcome = [], None
-    for _ in range(repeat):
-        start = time.process_time()
-        outcome = work()
-        seconds.append(time.process_time() - start)
-    return float(np.median(seconds)), outcome
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

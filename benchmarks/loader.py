@@ -1,27 +1,26 @@
-"""Training samples per second and core, against plain OpenCV.
+"""Training samples per second and core, against plain OpenCV: frames are 1280x720 JPEG files of quality 90, targets 40
+to 250 px wide and high. "Plain" decodes every frame whole, takes its mean with ``np.mean`` over two axes and cuts the
+same crops.
 
-``python -m benchmarks.loader``. Frames are 1280x720 JPEG files of quality 90, targets 40 to 250 px wide
-and high. "Plain" decodes every frame whole, takes its mean with ``np.mean`` over two axes and cuts the same
-crops. Both run in this process on one thread and take turns; times are CPU times.
+    python -m benchmarks.loader
 """
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from tabulate import tabulate
 
+from benchmarks import Row, paired, rates, scaled, table
 from config.cli import run
 from config.console import say
 from config.defaults import get_defaults
 from ltr.data.crop import crop, jitter
-from ltr.data.image_loader import Square, decoder_name, read_region
+from ltr.data.image_loader import Square, read_region
 from ltr.data.loader import Key, TrackingSamples, collate
 from ltr.data.sampler import LabelledPair, LabelledPairs, SparseInstance, SparseInstances
 from ltr.data.sampler_state import RECORD, SamplerState
@@ -131,78 +130,68 @@ def plain_instance(instance: SparseInstance, rng: np.random.Generator) -> None:
     crop(image, jitter(about, 3.0, 0.25, rng.standard_normal(2), rng.random(2)), 4.0, 256, mean)
 
 
-def cpu_seconds(work: Callable[[int], object], n: int) -> float:
-    """CPU time of one call."""
-    start = time.process_time()
-    work(n)
-    return time.process_time() - start
-
-
-def compare(ours: Callable[[int], object], plain: Callable[[int], object]) -> tuple[float, float]:
-    """Median CPU seconds of each per call, taking turns; called with the number of the round."""
-    ours(0)
-    plain(0)
-    times = [(cpu_seconds(ours, n), cpu_seconds(plain, n)) for n in range(1, ROUNDS + 1)]
-    return float(np.median([a for a, _ in times])), float(np.median([b for _, b in times]))
-
-
 def main() -> None:
-    """Measure and print the table."""
+    """Print the table."""
+    say(table(measure()))
+
+
+def measure() -> list[Row]:
+    """Samples per second, and milliseconds of one region."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    settings = get_defaults()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_files(folder)
-        dataset = Repeated(files)
-        rows = []
-        for relays in RELAYS:
-            state = make_state(dataset, relays, folder)
-            pairs = LabelledPairs([dataset], state, 0)  # type: ignore[list-item]
-            instances = SparseInstances([dataset], state, 0, 1, 4)  # type: ignore[list-item]
-            samples = TrackingSamples(pairs, instances, settings)
-            kinds = {"unsup": (instances, plain_instance, f"unsupervised instances, {relays} relay frames")}
-            if relays == RELAYS[0]:
-                kinds = {"sup": (pairs, plain_pair, "labelled pairs"), **kinds}  # type: ignore[dict-item]
-            for kind, (source, plain, label) in kinds.items():
+        return [*samples_per_second(files, folder), regions(files)]
 
-                def batch(n: int, kind: str = kind, samples: TrackingSamples = samples) -> object:
-                    keys = [Key(1, n * BATCH + j, kind) for j in range(BATCH)]  # type: ignore[arg-type]
-                    return collate([samples[key] for key in keys])
 
-                def plain_batch(n: int, source=source, plain=plain) -> None:
-                    rng = np.random.default_rng(n)
-                    for j in range(BATCH):
-                        plain(source.draw(1, n * BATCH + j), rng)
+def samples_per_second(files: list[str], folder: Path) -> list[Row]:
+    """Labelled pairs, and unsupervised instances with few and with many relay frames."""
+    dataset = Repeated(files)
+    rows = []
+    for relays in RELAYS:
+        state = make_state(dataset, relays, folder)
+        pairs = LabelledPairs([dataset], state, 0)  # type: ignore[list-item]
+        instances = SparseInstances([dataset], state, 0, 1, 4)  # type: ignore[list-item]
+        samples = TrackingSamples(pairs, instances, get_defaults())
+        kinds: dict[str, tuple] = {
+            "unsup": (instances, plain_instance, f"unsupervised instances, {relays} relay frames", 7)
+        }
+        if relays == RELAYS[0]:
+            kinds = {"sup": (pairs, plain_pair, "labelled pairs", 6), **kinds}
+        for kind, (source, plain, label, target) in kinds.items():
+            ours_at, plain_at = itertools.count(), itertools.count()
 
-                ours, theirs = compare(batch, plain_batch)
-                rows.append(
-                    [label, f"{BATCH / ours:.0f}/s", f"{BATCH / theirs:.0f}/s", f"{theirs / ours:.1f}x"]
-                )
+            def batch(kind=kind, samples=samples, at=ours_at) -> object:
+                first = next(at) * BATCH
+                return collate([samples[Key(1, first + j, kind)] for j in range(BATCH)])
 
-        rng = np.random.default_rng(2)
-        corners = rng.integers(0, [WIDTH - 256, HEIGHT - 256], (FILES, 2)).tolist()
+            def plain_batch(source=source, plain=plain, at=plain_at) -> None:
+                first = next(at) * BATCH
+                rng = np.random.default_rng(first)
+                for j in range(BATCH):
+                    plain(source.draw(1, first + j), rng)
 
-        def regions(_: int) -> None:
-            for path, (left, top) in zip(files, corners):
-                read_region(path, [Square(left, top, 256, 256)])
+            ours, theirs = paired(batch, plain_batch, ROUNDS)
+            rows.append(Row(label, "/s", rates(BATCH, ours), rates(BATCH, theirs), target=target))
+    return rows
 
-        def wholes(_: int) -> None:
-            for path in files:
-                plain_image(path)
 
-        ours, theirs = compare(regions, wholes)
-        rows.append(
-            [
-                "a region of one JPEG",
-                f"{1000 * ours / FILES:.2f} ms",
-                f"{1000 * theirs / FILES:.2f} ms",
-                f"{theirs / ours:.1f}x",
-            ]
-        )
-        size = sum(Path(path).stat().st_size for path in files) / FILES / 1000
-    say(f"1280x720 JPEG files of {size:.0f} kB, one core, decoder {decoder_name()}")
-    say(tabulate(rows, ["per core", "ours", "plain OpenCV", "ratio"], disable_numparse=True))
+def regions(files: list[str]) -> Row:
+    """A square of 256 px somewhere in a frame, against the whole frame."""
+    corners = np.random.default_rng(2).integers(0, [WIDTH - 256, HEIGHT - 256], (FILES, 2)).tolist()
+
+    def ours() -> None:
+        for path, (left, top) in zip(files, corners):
+            read_region(path, [Square(left, top, 256, 256)])
+
+    def wholes() -> None:
+        for path in files:
+            plain_image(path)
+
+    fast, slow = paired(ours, wholes, ROUNDS)
+    each = 1e3 / FILES
+    return Row("a region of one JPEG", "ms", scaled(fast, each), scaled(slow, each))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
-"""Every path of PrRoI pooling and deformable convolution at the trackers' sizes, beside the memory that must be moved.
+"""PrRoI pooling and deformable convolution at the trackers' sizes, forward and backward: the path that is taken on this
+device against pooling region by region, and against torchvision's convolution.
 
-``python -m benchmarks.ops [--device cuda]``
+``python -m benchmarks.ops [--device cuda]`` shows every path, beside the memory that must be moved.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import torchvision
 from tabulate import tabulate
 
+from benchmarks import Row, paired, scaled
 from config.cli import Parser, run
 from config.console import say
 from config.environment import choose_device
@@ -34,6 +36,8 @@ class Case:
     name: str
     inputs: tuple[torch.Tensor, ...]
     paths: dict[str, Callable[..., torch.Tensor]]
+    taken: Callable[..., torch.Tensor]  # what the trackers call
+    rival: str  # the path that it is compared with
     other: frozenset[str] = frozenset()  # paths that compute something else, for comparison of time alone
 
 
@@ -48,16 +52,43 @@ def main() -> None:
         f"{where(device)}, torch {torch.__version__}, torchvision {torchvision.__version__}, kernels {kernels}, "
         f"copying moves {speed:.1f} GB/s"
     )
-    batches = (1, 32) if device.type == "cuda" else (1, 4)
-    cases = [pooling(device, *sizes) for sizes in POOLED]
-    cases += [convolution(device, batch, side) for batch in batches for side in CONVOLVED]
     rows, gap = [], 0.0
-    for case in cases:
+    for case in cases_of(device):
         found, largest = measured(case, speed)
         rows += found
         gap = max(gap, largest)
     say(tabulate(rows, HEADER, floatfmt=("", "", ".3f", ".1f", ".1f", ".3f", ".1f", ".1f")))
     say(f"largest difference of one operator's paths, of its largest value: {gap:.1e}")
+
+
+def measure() -> list[Row]:
+    """Milliseconds of forward and backward together."""
+    device = choose_device("auto")
+    torch.manual_seed(0)
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    rows = []
+    for case in cases_of(device):
+
+        def step(path: Callable[..., torch.Tensor], inputs=case.inputs) -> None:
+            torch.autograd.grad(path(*inputs).sum(), inputs)
+            _wait(device)
+
+        for value in case.inputs:
+            value.requires_grad_()
+        ours, other = paired(
+            lambda case=case, step=step: step(case.taken),
+            lambda case=case, step=step: step(case.paths[case.rival]),
+            clock=clock,
+        )
+        rows.append(Row(f"{case.name}, {device.type}", "ms", scaled(ours, 1e3), scaled(other, 1e3)))
+    return rows
+
+
+def cases_of(device: torch.device) -> list[Case]:
+    """DiMP's poolings and Ocean's convolutions, at batch sizes that the device is used for."""
+    batches = (1, 32) if device.type == "cuda" else (1, 4)
+    cases = [pooling(device, *sizes) for sizes in POOLED]
+    return cases + [convolution(device, batch, side) for batch in batches for side in CONVOLVED]
 
 
 def where(device: torch.device) -> str:
@@ -92,7 +123,11 @@ def pooling(device: torch.device, images: int, regions: int, bins: int) -> Case:
     if cuda.usable(features):
         paths["kernel"] = lambda f, b: prroi_pool_grouped(f, b, bins, 1 / 16)
     name = f"PrRoI {images} x {regions}, {bins} x {bins}"
-    return Case(name, (features, boxes), paths)
+
+    def taken(features: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        return prroi_pool_grouped(features, boxes, bins, 1 / 16)
+
+    return Case(name, (features, boxes), paths, taken, "plain, by region")
 
 
 def convolution(device: torch.device, batch: int, side: int) -> Case:
@@ -109,7 +144,12 @@ def convolution(device: torch.device, batch: int, side: int) -> Case:
     # The arithmetic that no path is spared, for which the memory floor does not stand.
     paths["(not deformed)"] = lambda f, o, w: torch.nn.functional.conv2d(f, w, padding=1) + 0 * o.sum()
     name = f"deform {batch} x {side} x {side}"
-    return Case(name, (features, offset, weight), paths, frozenset({"(not deformed)"}))
+
+    def taken(features: torch.Tensor, offset: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return deform_conv2d(features, offset, weight, padding=1)
+
+    other = frozenset({"(not deformed)"})
+    return Case(name, (features, offset, weight), paths, taken, "torchvision", other)
 
 
 def measured(case: Case, speed: float) -> tuple[list[list[object]], float]:

@@ -1,69 +1,61 @@
-"""How fast VOT's raster overlap is: a polygon per frame against 15 repetitions of rectangles.
+"""How fast VOT's raster overlap is: a polygon per frame against 15 repetitions of rectangles. The baseline is the
+definition taken at its word, for one pair after the other: both shapes are drawn into a mask of their common window,
+row by row, and the masks are compared. It is measured on some of the pairs and must agree exactly.
 
-The baseline is the definition taken at its word, for one pair after the other: both shapes are drawn
-into a mask of their common window, row by row, and the masks are compared. It is measured in the same
-run on some of the pairs and must agree exactly. Both sides use one process and one thread; times are
-CPU times.
-
-    python benchmarks/regions.py [--frames 373] [--extent 90] [--baseline 150]
+    python -m benchmarks.regions [--frames 373] [--extent 90] [--baseline 150]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks.evaluation import timed
+from benchmarks import Row, paired, scaled, table, timed
+from config.cli import run
+from config.console import say
 from pysot_toolkit.evaluation.protocol import Regions
 from pysot_toolkit.evaluation.regions import VotRaster, exact_overlaps, regions_of, vot_overlaps
 
 REPETITIONS = 15
 SIZE = (640, 480)
-FRAMES = 22394  # of 60 videos
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=373)
     parser.add_argument("--extent", type=float, default=90, help="mean width of the target in px")
     parser.add_argument("--baseline", type=int, default=150, help="pairs that the baseline is measured on")
-    options = parser.parse_args()
-    truth, predictions = make_video(options.frames, options.extent)
-    measure(truth, predictions, min(options.baseline, options.frames))
+    say(table(measure(**vars(parser.parse_args()))))
 
 
-def measure(truth: Regions, predictions: list[Regions], sample: int) -> None:
-    frames, pairs = len(truth.length), len(truth.length) * len(predictions)
-    prepare, raster = timed(lambda: VotRaster(truth, SIZE), repeat=15)
-    together, overlaps = timed(lambda: raster.overlaps_many(predictions), repeat=15)
-    single, _ = timed(lambda: vot_overlaps(truth, predictions[0], SIZE), repeat=15)
-    polygons, _ = timed(lambda: vot_overlaps(truth, truth, SIZE), repeat=5)
-    exact, _ = timed(lambda: exact_overlaps(truth, predictions[0], SIZE), repeat=3)
-    plain, want = timed(
-        lambda: [drawn_overlap(*pair) for pair in zip(truth.values[:sample], predictions[0].values)]
-    )
-    assert (overlaps[0][:sample] == want).all(), "the two sides disagree"
+def measure(frames: int = 373, extent: float = 90, baseline: int = 150) -> list[Row]:
+    """Microseconds per pair of regions, by kind."""
+    truth, predictions = make_video(frames, extent)
+    sample = min(baseline, frames)
+    raster = VotRaster(truth, SIZE)
 
-    heights = np.ptp(truth.values[:, 1::2], axis=1)
-    print(
-        f"{frames} frames x {len(predictions)} repetitions, polygons {heights.mean():.0f} px high, 1 process"
-    )
-    print(f"  rows of the truth                     {prepare / frames * 1e6:8.2f} us per frame")
-    print(f"  rectangles over them                  {together / pairs * 1e6:8.2f} us per pair")
-    print(f"  a truth used once                     {single / frames * 1e6:8.2f} us per pair")
-    print(f"  polygon and polygon                   {polygons / frames * 1e6:8.2f} us per pair")
-    print(f"  exact (shapely)                       {exact / frames * 1e6:8.2f} us per pair")
-    print(f"  masks, pair by pair                   {plain / sample * 1e6:8.2f} us per pair")
-    print(f"  ratio                                 {plain / sample / (together / pairs):8.1f}x")
-    whole = FRAMES * 3 * (prepare / frames + REPETITIONS * together / pairs)
-    print(f"  60 videos x 3 trackers x {REPETITIONS}           {whole:8.2f} s")
+    def drawn_pairs() -> list[float]:
+        return [drawn_overlap(*pair) for pair in zip(truth.values[:sample], predictions[0].values)]
+
+    overlaps = raster.overlaps_many(predictions)
+    assert (overlaps[0][:sample] == drawn_pairs()).all(), "the two sides disagree"
+    each, few = 1e6 / frames, 1e6 / sample
+    times = len(predictions)
+    many, plain = paired(lambda: raster.overlaps_many(predictions), drawn_pairs)
+    once, plainly = paired(lambda: vot_overlaps(truth, predictions[0], SIZE), drawn_pairs)
+    rows = [
+        Row(f"rectangles of {times} repetitions", "us", scaled(many, each / times), scaled(plain, few)),
+        Row("rectangles, a truth used once", "us", scaled(once, each), scaled(plainly, few)),
+    ]
+    others = {
+        "polygon and polygon": lambda: vot_overlaps(truth, truth, SIZE),
+        "rectangles, exact areas": lambda: exact_overlaps(truth, predictions[0], SIZE),
+    }
+    for name, work in others.items():
+        rows.append(Row(name, "us", scaled([timed(work)[0] for _ in range(3)], each)))
+    return rows
 
 
 def make_video(frames: int, extent: float) -> tuple[Regions, list[Regions]]:
@@ -114,4 +106,4 @@ def drawn(points: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -32,7 +32,7 @@ from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.evaluation.evaluate import evaluate
 from pysot_toolkit.testing.queue import Candidate, run_queue
 
-SLOW = True  # `python -m benchmarks` leaves it out: its table is docs/spot_effect.md
+SLOW = "an hour"  # `python -m benchmarks` leaves it out: its table is docs/spot_effect.md
 WAYS = ("all", "burn-in", "sparse")
 DATASET = "LaSOT"
 SPEC = SyntheticSpec(seed=1, train_videos=48, train_frames=60, test_videos=40, test_frames=40)

@@ -6,8 +6,8 @@ import copy
 import time
 
 import torch
-from tabulate import tabulate
 
+from benchmarks import Row, paired, scaled, table
 from config.cli import Parser, run
 from config.console import say
 from config.environment import choose_device
@@ -19,10 +19,14 @@ REPEATS = 15
 
 
 def main() -> None:
-    """Print milliseconds per update and their ratio; the two results must agree."""
-    parser = Parser(__doc__ or "")
-    options = parser.parse_args()
-    device = choose_device(options.device or "auto")
+    """Print the table."""
+    options = Parser(__doc__ or "").parse_args()
+    say(table(measure(options.device or "auto")))
+
+
+def measure(where: str = "auto") -> list[Row]:
+    """Milliseconds per update; the two results must agree."""
+    device = choose_device(where)
     torch.manual_seed(0)
     student = TransT().to(device)
     fused = make_teacher(student)
@@ -31,25 +35,15 @@ def main() -> None:
             parameter.add_(0.01 * torch.randn_like(parameter))
     plain = copy.deepcopy(fused)
     average = MovingAverage(fused, student, KEEP_RATE)
-    times: dict[str, list[float]] = {"state-dict round trip": [], "fused": []}
-    for _ in range(REPEATS):  # in turn, so that both see the same machine
-        times["state-dict round trip"].append(_timed(lambda: round_trip(plain, student), device))
-        times["fused"].append(_timed(average.update, device))
-    gap = max(
-        float((a - b).abs().max()) for a, b in zip(fused.parameters(), plain.parameters())
-    )  # after all repeats
-    slow, fast = (sorted(values)[REPEATS // 2] * 1000 for values in times.values())
-    tensors = len(student.state_dict())
-    say(
-        f"teacher update, TransT with {tensors} tensors, {device}, {torch.get_num_threads()} threads, largest gap {gap:.1e}"
+    sync = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    clock = time.perf_counter if device.type == "cuda" or torch.get_num_threads() > 1 else time.process_time
+    ours, theirs = paired(
+        lambda: (average.update(), sync()), lambda: (round_trip(plain, student), sync()), REPEATS, clock
     )
-    say(
-        tabulate(
-            [["state-dict round trip", slow, 1.0], ["fused", fast, slow / fast]],
-            ["", "ms", "ratio"],
-            floatfmt=".2f",
-        )
-    )
+    gap = max(float((a - b).abs().max()) for a, b in zip(fused.parameters(), plain.parameters()))
+    assert gap < 1e-5, f"the two averages differ by {gap} after {REPEATS + 1} updates"
+    name = f"update of TransT's {len(student.state_dict())} tensors on {device}"
+    return [Row(name, "ms", scaled(ours, 1e3), scaled(theirs, 1e3), target=5)]
 
 
 def round_trip(teacher: torch.nn.Module, student: torch.nn.Module) -> None:
@@ -60,16 +54,6 @@ def round_trip(teacher: torch.nn.Module, student: torch.nn.Module) -> None:
         for name, value in teacher.state_dict().items()
     }
     teacher.load_state_dict(mixed)
-
-
-def _timed(call, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    begin = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - begin
 
 
 if __name__ == "__main__":

@@ -1,31 +1,25 @@
-"""How fast masks are compared: J and F of two objects in frames of 480 x 854 px, the size of DAVIS.
+"""How fast masks are compared: J and F of two objects in frames of 480 x 854 px, the size of DAVIS, per frame. Baselines
+on the same masks: the definitions written down in numpy, where a boundary is dilated by shifting it to every offset of
+the tolerance disk; and whole frames dilated by OpenCV, which is what the reference program does. All sides must agree.
 
-Baselines, measured in the same run on the same masks: the definitions written down in numpy, where
-a boundary is dilated by shifting it to every offset of the tolerance disk; and whole frames dilated
-by OpenCV, which is what the reference program does. All sides must agree. One process and one
-thread; milliseconds are CPU time per frame.
-
-    python benchmarks/vos.py [--frames 70] [--baseline 10]
+    python -m benchmarks.vos [--frames 70] [--baseline 10]
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from pysot_toolkit.datasets.masks import check_mask, read_mask
+from benchmarks import Row, paired, scaled, table, timed
+from config.cli import run
+from config.console import say
+from pysot_toolkit.datasets.masks import read_mask
 from pysot_toolkit.evaluation.davis import Davis, compare, tolerance_disk
 from pysot_toolkit.evaluation.protocol import Runs, Truth
 
@@ -33,44 +27,56 @@ HEIGHT, WIDTH, OBJECTS = 480, 854, 2
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=70)
     parser.add_argument("--baseline", type=int, default=10, help="frames the baselines are measured on")
-    options = parser.parse_args()
+    say(table(measure(**vars(parser.parse_args()))))
+
+
+def measure(frames: int = 70, baseline: int = 10) -> list[Row]:
+    """Milliseconds per frame: masks in memory, and from files."""
     cv2.setNumThreads(1)
     with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), max(options.frames, 3), options.baseline)
+        return _measure(Path(folder), max(frames, 3), baseline)
 
 
-def measure(root: Path, frames: int, sample: int) -> None:
+def _measure(root: Path, frames: int, sample: int) -> list[Row]:
     truth, result = make_video(root / "truth", frames, 0), make_video(root / "result", frames, 6)
-    whole, scores = timed(
-        lambda: Davis().score(Truth("video", np.empty((1, 4)), masks=truth), Runs([], masks=result))
-    )
-    reading, pairs = timed(lambda: [(read_mask(a), read_mask(b)) for a, b in zip(truth, result)])
-    checking, _ = timed(lambda: [check_mask(path) for path in result])
-
-    inner = pairs[1:-1][:sample]
+    inner = [(read_mask(a), read_mask(b)) for a, b in zip(truth, result)][1:-1][:sample]
     disk = tolerance_disk((HEIGHT, WIDTH))
-    ours, got = timed(lambda: [each_object(a, b, lambda x, y: compare(x, y, disk)) for a, b in inner])
-    opencv, also = timed(
-        lambda: [each_object(a, b, lambda x, y: straightforward(x, y, by_opencv)) for a, b in inner]
-    )
-    plain, want = timed(
-        lambda: [each_object(a, b, lambda x, y: straightforward(x, y, by_shifts)) for a, b in inner]
-    )
-    assert np.allclose(got, want, atol=1e-12) and np.allclose(got, also, atol=1e-12), "the sides disagree"
+
+    def all_frames(compared: Callable) -> list[list[tuple[float, float]]]:
+        return [each_object(a, b, compared) for a, b in inner]
+
+    def ours() -> list[list[tuple[float, float]]]:
+        return all_frames(lambda x, y: compare(x, y, disk))
+
+    def opencv() -> list[list[tuple[float, float]]]:
+        return all_frames(lambda x, y: straightforward(x, y, by_opencv))
+
+    def shifts() -> list[list[tuple[float, float]]]:
+        return all_frames(lambda x, y: straightforward(x, y, by_shifts))
+
+    def protocol():
+        return Davis().score(Truth("video", np.empty((1, 4)), masks=truth), Runs([], masks=result))
+
+    got, want = ours(), shifts()
+    assert np.allclose(got, want, atol=1e-12) and np.allclose(got, opencv(), atol=1e-12), "the sides disagree"
+    scores = protocol()
     stored = np.stack([scores.parts["J"], scores.parts["F"]], axis=-1).swapaxes(0, 1)[: len(inner)]
     assert np.allclose(stored, want, atol=1e-12), "the protocol disagrees with the definitions"
 
-    per_frame, per_sample = 1e3 / frames, 1e3 / len(inner)
-    print(f"J and F of {OBJECTS} objects, {WIDTH} x {HEIGHT} px, ms per frame")
-    print(f"  ours, in memory                       {ours * per_sample:7.2f}")
-    print(f"  whole frames, OpenCV's dilation       {opencv * per_sample:7.2f}  ({opencv / ours:.1f}x)")
-    print(f"  the definitions in numpy              {plain * per_sample:7.2f}  ({plain / ours:.1f}x)")
-    print(f"  reading annotation and result         {reading * per_frame:7.2f}")
-    print(f"  checking the result file              {checking * per_frame:7.2f}")
-    print(f"  protocol davis, reading included      {whole * per_frame:7.2f}")
+    each = 1e3 / len(inner)
+    rows = []
+    for name, baseline, repeat in (
+        ("OpenCV's dilation of whole frames", opencv, 5),
+        ("the definitions in numpy", shifts, 3),
+    ):
+        fast, slow = paired(ours, baseline, repeat)
+        rows.append(Row(f"in memory, against {name}", "ms", scaled(fast, each), scaled(slow, each)))
+    whole = [timed(protocol)[0] for _ in range(3)]
+    return [*rows, Row("protocol davis, reading included", "ms", scaled(whole, 1e3 / frames))]
 
 
 def make_video(folder: Path, frames: int, offset: int) -> tuple[Path, ...]:
@@ -126,15 +132,5 @@ def by_shifts(edge: np.ndarray) -> np.ndarray:
     return near
 
 
-def timed(work: Callable, repeat: int = 3):
-    """Median CPU seconds of this process, which other load changes least, and the last outcome."""
-    seconds, outcome = [], None
-    for _ in range(repeat):
-        start = time.process_time()
-        outcome = work()
-        seconds.append(time.process_time() - start)
-    return float(np.median(seconds)), outcome
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

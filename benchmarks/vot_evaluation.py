@@ -1,30 +1,23 @@
 """How fast VOT is evaluated: accuracy, robustness and expected average overlap of 60 videos (22,394 frames, the
-longest of 1,553), 3 trackers, 15 repetitions that all differ.
+longest of 1,553), 3 trackers, 15 repetitions that all differ. The baseline is the straightforward formulation, measured
+on a few videos of one tracker and scaled up: overlaps frame by frame on filled rasters, fragments one by one, the curve
+length by length; for reading, it is splitting lines.
 
-The baseline is the straightforward formulation, measured in the same run on a few videos of one tracker and scaled
-up: overlaps frame by frame on filled rasters, fragments one by one, the curve length by length. Both sides use one
-process and one thread; seconds are CPU seconds. Reading the files is timed apart, against splitting lines.
-
-    python benchmarks/vot_evaluation.py [--videos 60] [--frames 22394] [--repetitions 15] [--baseline 3]
+    python -m benchmarks.vot_evaluation [--videos 60] [--frames 22394] [--repetitions 15] [--baseline 3]
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import math
-import os
-import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
+from benchmarks import Row, paired, scaled, table
+from config.cli import run
+from config.console import say
 from pysot_toolkit.datasets.vot import VOT_TAGS, polygon_to_rectangle
 from pysot_toolkit.evaluation.protocol import PROTOCOLS, Runs, Scores, SupervisedRun, Truth
 from pysot_toolkit.evaluation.vot_results import parse_trajectory, read_supervised
@@ -38,20 +31,25 @@ LOW, HIGH = 100, 356  # VOT2018
 
 
 def main() -> None:
+    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--videos", type=int, default=60)
     parser.add_argument("--frames", type=int, default=22394, help="of all videos together")
     parser.add_argument("--repetitions", type=int, default=15)
     parser.add_argument("--baseline", type=int, default=3, help="videos the baseline is measured on")
-    options = parser.parse_args()
+    say(table(measure(**vars(parser.parse_args()))))
+
+
+def measure(videos: int = 60, frames: int = 22394, repetitions: int = 15, baseline: int = 3) -> list[Row]:
+    """Scoring three trackers whose files were read before, and parsing."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        truths = make_benchmark(root, options.videos, options.frames, options.repetitions)
-        measure(root, truths, options.repetitions, min(options.baseline, options.videos))
+        truths = make_benchmark(root, videos, frames, repetitions)
+        return _measure(root, truths, min(baseline, videos))
 
 
-def measure(root: Path, truths: list[Truth], repetitions: int, sample: int) -> None:
-    read_seconds, trackers = timed(lambda: [read(root / f"tracker{k}", truths) for k in range(TRACKERS)])
+def _measure(root: Path, truths: list[Truth], sample: int) -> list[Row]:
+    trackers = [read(root / f"tracker{k}", truths) for k in range(TRACKERS)]
     protocol = PROTOCOLS.get("pysot-vot2018")()
 
     def score(chosen: list[Truth], runs: list[Runs]) -> Scores:
@@ -59,46 +57,33 @@ def measure(root: Path, truths: list[Truth], repetitions: int, sample: int) -> N
         protocol.by_attribute(scores, {})
         return protocol.summarise(list(scores.values()))
 
-    seconds = [timed(functools.partial(score, truths, runs), repeat=3)[0] for runs in trackers]
-
     # The videos whose lengths are closest to the mean, so that scaling by frames is fair.
     mean = np.mean([len(truth.bbox) for truth in truths])
     chosen = sorted(range(len(truths)), key=lambda k: abs(len(truths[k].bbox) - mean))[:sample]
     few = [truths[k] for k in chosen]
-    plain, want = timed(lambda: straightforward(few, [trackers[0][k].supervised or [] for k in chosen]))
-    got = score(few, [trackers[0][k] for k in chosen])
+    supervised = [trackers[0][k].supervised or [] for k in chosen]
+    got, want = score(few, [trackers[0][k] for k in chosen]), straightforward(few, supervised)
     for key, value in want.items():
         assert np.isclose(got.values[key], value, rtol=0, atol=1e-6, equal_nan=True), (
             f"{key}: the two sides disagree, {got.values[key]} and {value}"
         )
+    scale = TRACKERS * sum(len(truth.bbox) for truth in truths) / sum(len(truth.bbox) for truth in few)
+    ours, plain = paired(
+        lambda: [score(truths, runs) for runs in trackers], lambda: straightforward(few, supervised), 3
+    )
+    rows = [Row("scoring 3 trackers", "s", ours, scaled(plain, scale))]
 
     folders = [root / "tracker0" / "baseline" / truth.name for truth in few]
     paths = [path for folder in folders for path in sorted(folder.glob("*.txt"))]
     texts = [path.read_bytes() for path in paths]
-    lines, _ = timed(lambda: [split_lines(path) for path in paths], repeat=5)
-    parsed, _ = timed(lambda: [parse_trajectory(text) for text in texts], repeat=5)
-
-    frames, sampled = (sum(len(truth.bbox) for truth in some) for some in (truths, few))
-    scale = TRACKERS * frames / sampled
-    print(
-        f"{len(truths)} videos, {frames} frames x {TRACKERS} trackers x {repetitions} repetitions:"
-        " accuracy, robustness, expected average overlap with tags; 1 process"
+    lines = sum(text.count(b"\n") for text in texts)
+    parsed, split = paired(
+        lambda: [parse_trajectory(text) for text in texts], lambda: [split_lines(path) for path in paths]
     )
-    print(f"  ours, files read before               {sum(seconds):7.2f} s")
-    for number, spent in enumerate(seconds):
-        print(
-            f"    of that, tracker of {'polygons' if number == POLYGONS else 'rectangles':17s} {spent:7.2f} s"
-        )
-    print(
-        f"  per frame, fragment and length        {plain * scale:7.2f} s"
-        f"  ({plain:.2f} s on {sample} videos of one tracker of rectangles, without tags; scaled x{scale:.1f})"
-    )
-    print(f"  ratio                                 {plain * scale / sum(seconds):7.1f}x")
-    print(f"reading the {TRACKERS * repetitions * len(truths)} result files           {read_seconds:7.2f} s")
-    per_line = 1e6 / (repetitions * sampled)
-    print(f"  parsing a line                        {parsed * per_line:7.2f} us")
-    print(f"  splitting it in Python                {lines * per_line:7.2f} us")
-    print(f"  ratio                                 {lines / parsed:7.1f}x")
+    return [
+        *rows,
+        Row("parsing a line of a result file", "us", scaled(parsed, 1e6 / lines), scaled(split, 1e6 / lines)),
+    ]
 
 
 def make_benchmark(root: Path, videos: int, frames: int, repetitions: int) -> list[Truth]:
@@ -201,11 +186,10 @@ def straightforward(
         target, frames = truth.polygon.tolist(), len(truth.bbox)
         tagged = truth.tags[tag].tolist() if tag else [1] * frames
         counted = []
-        for run in runs:
-            code = run.code.tolist()
-            regions = [
-                row[:size] for row, size in zip(run.regions.values.tolist(), run.regions.length.tolist())
-            ]
+        for repetition in runs:
+            code = repetition.code.tolist()
+            rows = zip(repetition.regions.values.tolist(), repetition.regions.length.tolist())
+            regions = [row[:size] for row, size in rows]
             pairs = list(zip(target, regions, code))
             wide = [overlap(g, r, truth.image_size) if c == 3 else math.nan for g, r, c in pairs]
             for frame, c in enumerate(code):
@@ -292,15 +276,5 @@ def split_lines(path: Path) -> list[list[float]]:
         return [list(map(float, line.strip().split(","))) for line in file]
 
 
-def timed(work: Callable[[], object], repeat: int = 1):
-    """Median CPU seconds of this process, which other load changes least, and the last outcome."""
-    seconds, outcome = [], None
-    for _ in range(repeat):
-        start = time.process_time()
-        outcome = work()
-        seconds.append(time.process_time() - start)
-    return float(np.median(seconds)), outcome
-
-
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -148,7 +148,13 @@ def test_every_benchmark_can_be_run_by_make_bench():
     modules = [path for path in (ROOT / "benchmarks").glob("*.py") if not path.name.startswith("_")]
     assert len(modules) > 3
     for path in modules:
-        defined = {
-            node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)
-        }
+        tree = parsed(path)
+        defined = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        slow = any(
+            isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "SLOW" for node in tree.body
+        )
         assert "main" in defined, path
+        assert ast.get_docstring(tree), path  # stands over its table
+        if not slow:
+            given = defined["measure"].args
+            assert len(given.args) == len(given.defaults), f"{path}: measure() is called without arguments"
