@@ -97,7 +97,8 @@ class Plain:
             with self.clock.part("heads"):
                 outputs = self.network.heads(fused)
             with self.clock.part("update"):
-                return self.tracker.update(outputs, image.shape[1], image.shape[0]).bbox
+                found = self.tracker.choose(outputs)[0]
+                return self.tracker.move(found, image.shape[1], image.shape[0]).bbox
 
     def _input(self, pixels: np.ndarray) -> torch.Tensor:
         return normalise(torch.from_numpy(pixels)[None].to(self.device)).contiguous()
@@ -115,15 +116,15 @@ class Timed(TransTTracker):
         clock.watch("heads", self.network.class_embed, last)
         return self
 
-    def _input(self, image: np.ndarray) -> torch.Tensor:
-        result = super()._input(image)
+    def _input(self, crops: np.ndarray) -> torch.Tensor:
+        result = super()._input(crops)
         self.clock.times["crop"].append(self.clock.now() - self.begin)
         return result
 
-    def update(self, outputs, width, height):  # type: ignore[no-untyped-def]
-        """See ``TransTTracker.update``."""
+    def choose(self, outputs):  # type: ignore[no-untyped-def]
+        """See ``TransTTracker.choose``."""
         with self.clock.part("update"):
-            return super().update(outputs, width, height)
+            return super().choose(outputs)
 
     def initialize(self, image: np.ndarray, bbox: np.ndarray) -> None:
         """See ``Tracker.initialize``."""

@@ -122,6 +122,9 @@ def get_defaults() -> Settings:
 
     s.objective = open_node()  # loss weights; see the objective of the family
 
+    s.testing = Settings()
+    s.testing.batch = 1  # sequences that advance together on a device
+
     s.tracker = open_node()  # arguments of the tracker, where they differ from its defaults
 
     s.seal()

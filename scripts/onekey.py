@@ -19,6 +19,7 @@ from ltr.admin.train import variant_settings
 from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.testing.checkpoints import epoch_range
 from pysot_toolkit.testing.launch import run_child, script, under_mpi, under_torchrun
+from pysot_toolkit.testing.queue import check_batch
 from pysot_toolkit.testing.ranks import check_gpus, parse_gpus
 from pysot_toolkit.trackers.base import TRACKERS
 
@@ -44,6 +45,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--threads", type=int, default=1, help="MPI processes that test (default: 1, without MPI)"
+    )
+    parser.add_argument(
+        "--batch", type=int, help="sequences that testing advances together (default: testing.batch, 1)"
     )
     parser.add_argument(
         "--ts_tag", choices=("t", "s"), default="t", help="test the teacher (default) or the student"
@@ -109,6 +113,9 @@ def test_command(options: argparse.Namespace, settings: Settings) -> list[str]:
     command += ["--start_epoch", str(options.start_epoch), "--end_epoch", str(options.end_epoch)]
     command += ["--dataset", options.dataset, "--threads", str(options.threads), "--gpus", options.gpus]
     command += ["--proj_path", f"ltr/{settings.module_name}/{settings.variant}", "--arch", options.arch]
+    if options.batch is not None:
+        check_batch(options.batch)
+        command += ["--batch", str(options.batch)]
     return under_mpi([*command, "--ts_tag", options.ts_tag], options.threads)
 
 

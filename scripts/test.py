@@ -19,6 +19,9 @@ def main() -> int:
     parser.add_argument("--dataset", required=True, help="benchmark of test_dataset_dirs, e.g. OTB100")
     parser.add_argument("--arch", default="transt", help="registered tracker (default: transt)")
     parser.add_argument(
+        "--batch", type=int, help="sequences that advance together on a device (default: testing.batch, 1)"
+    )
+    parser.add_argument(
         "--resume", required=True, metavar="FILE", help="checkpoint, relative to var/ or a path"
     )
     parser.add_argument("--name", default="", help="name of the results (default: from the checkpoint's)")

@@ -29,6 +29,9 @@ def main() -> int:
         "--proj_path", required=True, help="ltr/MODULE/VARIANT, a folder under var/checkpoints"
     )
     parser.add_argument("--arch", default="transt", help="registered tracker (default: transt)")
+    parser.add_argument(
+        "--batch", type=int, help="sequences that advance together on a device (default: testing.batch, 1)"
+    )
     parser.add_argument("--ts_tag", choices=("t", "s"), default="t", help="teacher (default) or student")
     return run_test_epochs(*parser.parse())
 

@@ -17,6 +17,7 @@ from ltr.admin.run_lock import lock_run
 # Settings that may differ between a run and its continuation: they do not change what is computed.
 _FREE = (
     "paths.",
+    "testing.",
     "tracker.",
     "description",
     "device",

@@ -14,10 +14,8 @@ from config.errors import UserError
 from pysot_toolkit.datasets.base import BENCHMARKS, BenchmarkFormat
 from pysot_toolkit.datasets.text import parse_table
 from pysot_toolkit.evaluation.vot_results import INITIALISED, REGION, parse_column, parse_trajectory
-from pysot_toolkit.testing.one_pass import Clip, OnePassTracker, TrackResult, run_sequence
-from pysot_toolkit.testing.supervised import run_supervised
-
-Run = Callable[[OnePassTracker, Clip, "Callable[[], None] | None"], TrackResult]
+from pysot_toolkit.testing.one_pass import MakeCourse, TrackResult, one_pass
+from pysot_toolkit.testing.supervised import supervised
 
 
 class Part(NamedTuple):
@@ -32,7 +30,7 @@ class Part(NamedTuple):
 class Layout(NamedTuple):
     """One way to run a tracker and to write down what it did."""
 
-    run: Run
+    course: MakeCourse
     parts: tuple[Part, ...]  # in the order of writing: the last one stands for a complete result
 
 
@@ -103,23 +101,23 @@ def _confidence_lines(content: bytes) -> int:
 
 
 _LAYOUTS = {
-    "boxes": Layout(run_sequence, (Part("{0}.txt", _boxes, _box_lines),)),
+    "boxes": Layout(one_pass, (Part("{0}.txt", _boxes, _box_lines),)),
     "repeated": Layout(
-        run_sequence,
+        one_pass,
         (
             Part("{0}/{0}_time.txt", _times, _time_lines),
             Part("{0}/{0}_001.txt", _boxes, _box_lines),
         ),
     ),
     "vot": Layout(
-        run_supervised,
+        supervised,
         (
             Part("baseline/{0}/{0}_time.txt", _times, _time_lines, needed=False),
             Part("baseline/{0}/{0}_001.txt", _supervised, _region_lines),
         ),
     ),
     "votlt": Layout(
-        run_sequence,
+        one_pass,
         (
             Part("longterm/{0}/{0}_time.txt", _times, _time_lines, needed=False),
             Part("longterm/{0}/{0}_001_confidence.value", _confidence, _confidence_lines),

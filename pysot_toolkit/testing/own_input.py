@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import os
 import signal
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import nn
 
 from config.console import Progress, duration, say, warn
 from config.errors import UserError
@@ -24,7 +22,7 @@ from pysot_toolkit.testing.frame_sources import Frame, Prefetch, Source, open_so
 from pysot_toolkit.testing.live_view import Mark, VideoFile, Visdom, Window, check_window, draw, select_box
 from pysot_toolkit.testing.ranks import choose_rank_device
 from pysot_toolkit.testing.targets import Target, parse_box, read_targets
-from pysot_toolkit.trackers.base import TRACKERS, Tracker, build_tracker
+from pysot_toolkit.trackers.base import TRACKERS, Tracker, build_tracker, twin
 from pysot_toolkit.trackers.images import BadImage
 
 FORMAT = 1  # of the JSON file
@@ -340,12 +338,6 @@ class OwnInput:
             say(f"  {name:<7}{milliseconds:8.2f} ms per frame{note}")
         for path in written:
             say(f"  {path}")
-
-
-def twin(tracker: Tracker) -> Tracker:
-    """A tracker with the network of ``tracker``, which has not been started, and a state of its own."""
-    shared = {id(part): part for part in vars(tracker).values() if isinstance(part, nn.Module)}
-    return copy.deepcopy(tracker, shared)
 
 
 def _given_targets(options: argparse.Namespace) -> list[Target] | None:

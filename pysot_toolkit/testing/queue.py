@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-
 from config.console import Progress, say, warn
 from config.environment import var_dir
 from config.errors import UserError
 from config.settings import Settings
 from pysot_toolkit.datasets.base import Sequence as BenchmarkSequence
+from pysot_toolkit.testing.batch import FAILURES, Batch, Run
 from pysot_toolkit.testing.layouts import layout_of
 from pysot_toolkit.testing.one_pass import Clip, OnePassTracker
 from pysot_toolkit.testing.ranks import (
@@ -25,6 +25,7 @@ from pysot_toolkit.testing.ranks import (
     Ranks,
     check_gpus,
     choose_rank_device,
+    cores,
     join_ranks,
 )
 from pysot_toolkit.testing.results import (
@@ -36,13 +37,11 @@ from pysot_toolkit.testing.results import (
     result_root,
     write_result,
 )
+from pysot_toolkit.trackers.base import build_tracker
 from pysot_toolkit.trackers.images import BadImage
 
-# What may go wrong with one sequence or one checkpoint while the others are fine: damaged files, a full disk,
-# memory, numbers. Mistakes in the code (TypeError, AttributeError, NameError) stop the run instead.
-FAILURES = (UserError, BadImage, OSError, RuntimeError, ValueError, LookupError, ArithmeticError, cv2.error)
-
 _REDRAW_SECONDS = 0.5
+_NETWORKS = 2  # that are held at once, where the sequences of one checkpoint end and those of the next begin
 
 
 @dataclass(frozen=True)
@@ -107,6 +106,8 @@ def run_queue(
 ) -> Outcome:
     """Test every checkpoint on every sequence, on as many ranks as ``mpiexec`` started.
 
+    Each rank advances up to ``settings.testing.batch`` sequences together.
+
     Args:
         candidates, open_sequences: called on rank 0; may raise ``UserError``.
         dataset: names the result folder and its layout.
@@ -138,9 +139,19 @@ def run_queue(
             return _Plan(tasks, origins, present, failures)
 
         agreed = ranks.agree(plan)
-        worker = _Worker(ranks, agreed, dataset, arch, settings, list(gpus), build or _build_tracker)
+        worker = _Worker(ranks, agreed, dataset, arch, settings, list(gpus), build or build_tracker)
         finished, failures, unreadable = worker.work()
     return Outcome(finished, agreed.present, agreed.failures + failures, unreadable)
+
+
+def check_batch(size: int) -> None:
+    """Refuse what is no number of sequences.
+
+    Raises:
+        UserError: it is none.
+    """
+    if size < 1:
+        raise UserError(f"--batch {size}: give the number of sequences that advance together, 1 or more")
 
 
 def read_clips(sequences: Iterable[BenchmarkSequence], dataset: str) -> tuple[list[Clip], list[Failure]]:
@@ -203,6 +214,15 @@ def report(outcome: Outcome, dataset: str, settings: Settings) -> int:
     return outcome.exit_code
 
 
+@dataclass
+class _Active:
+    """A task in progress."""
+
+    task: Task
+    run: Run
+    counted: int = 0  # frames
+
+
 class _Worker:
     """One rank at the queue."""
 
@@ -221,9 +241,15 @@ class _Worker:
         self.settings, self.build = settings, build
         self.var = var_dir(settings)
         self.device = choose_rank_device(gpus, settings, ranks.rank, ranks.size) if plan.tasks else None
+        # No rank takes more than its share, so that none is idle from the start.
+        self.size = min(settings.testing.batch, math.ceil(len(plan.tasks) / ranks.size))
         self.failures: list[Failure] = []
         self.unreadable: list[str] = []
         self.finished = 0
+        self._active: list[_Active] = []
+        self._trackers: dict[Candidate, OnePassTracker | None] = {}  # those in use; None: it does not load
+        self._next: Task | None = None  # taken from the queue, not begun yet
+        self._empty = False  # the queue
         self._pending = 0  # frames not yet told to the others
         self._shown = 0
         self._last = 0.0
@@ -231,19 +257,14 @@ class _Worker:
 
     def work(self) -> tuple[int, list[Failure], list[str]]:
         """Take tasks until none is left; what all ranks did together."""
-        tracker: OnePassTracker | None = None
-        loaded: Candidate | None = None
         try:
-            while (number := self.ranks.add(TAKEN, 1)) < len(self.tasks):
-                task = self.tasks[number]
-                if task.candidate != loaded:
-                    tracker, loaded = self._load(task.candidate), task.candidate
-                if tracker is not None:
-                    self._track(tracker, task)
-                else:
-                    self._count(len(task.sequence.frames))
-                self.ranks.add(DONE, 1)
-                self._show()
+            if self.tasks:
+                with Batch(self.size, max(1, min(self.size, cores() // self.ranks.size))) as batch:
+                    self._begin_more(batch)
+                    while self._active:
+                        batch.step([active.run for active in self._active if active.run.going])
+                        self._settle()
+                        self._begin_more(batch)
             finished = self.ranks.gather([self.finished], self._show)
             failures = self.ranks.gather(self.failures, self._show)
             unreadable = self.ranks.gather(self.unreadable, self._show)
@@ -253,6 +274,36 @@ class _Worker:
         # A checkpoint that does not load fails on every rank that meets it: one line is enough.
         return sum(finished), list(dict.fromkeys(failures)), unreadable
 
+    def _begin_more(self, batch: Batch) -> None:
+        """Fill the batch from the queue."""
+        while len(self._active) < self.size and (task := self._take()) is not None:
+            if task.candidate not in self._trackers:
+                self._trackers[task.candidate] = self._load(task.candidate)
+            tracker = self._trackers[task.candidate]
+            if tracker is None:
+                self._done(len(task.sequence.frames))
+                continue
+            if self.ranks.rank == 0 and self._progress is None:
+                total = sum(len(other.sequence.frames) for other in self.tasks)
+                self._progress = Progress(total, "test", "frames")
+            course = layout_of(self.dataset).course
+            self._active.append(_Active(task, batch.begin(tracker, task.sequence, course)))
+
+    def _take(self) -> Task | None:
+        """The next task of the queue, unless it needs a network for which there is no room yet."""
+        if self._next is None and not self._empty:
+            number = self.ranks.add(TAKEN, 1)
+            self._empty = number >= len(self.tasks)
+            self._next = None if self._empty else self.tasks[number]
+        if self._next is None:
+            return None
+        used = {active.task.candidate for active in self._active}
+        if self._next.candidate not in used and len(used) >= _NETWORKS:
+            return None
+        self._trackers = {c: t for c, t in self._trackers.items() if c in used or c == self._next.candidate}
+        task, self._next = self._next, None
+        return task
+
     def _load(self, candidate: Candidate) -> OnePassTracker | None:
         try:
             return self.build(self.arch, candidate.checkpoint, self.settings, self.device)
@@ -260,28 +311,38 @@ class _Worker:
             self._fail(candidate.tracker, "all its missing sequences", error)
             return None
 
-    def _track(self, tracker: OnePassTracker, task: Task) -> None:
-        name, label = task.sequence.name, task.candidate.tracker
-        if self.ranks.rank == 0 and self._progress is None:
-            total = sum(len(other.sequence.frames) for other in self.tasks)
-            self._progress = Progress(total, "test", "frames")
-        counted = 0
+    def _settle(self) -> None:
+        """Count what the batch has passed, and write down the sequences that have come to their end."""
+        for active in self._active:
+            passed = active.run.passed
+            if active.run.going:
+                self._count(passed - active.counted)
+            else:
+                self._finish(active)
+                self._done(passed - active.counted)
+            active.counted = passed
+        self._active = [active for active in self._active if active.run.going]
 
-        def on_frame() -> None:
-            nonlocal counted
-            counted += 1
-            self._count(1)
+    def _finish(self, active: _Active) -> None:
+        (candidate, sequence), run = active.task, active.run
+        label, error = candidate.tracker, run.error
+        if run.result is not None:
+            try:
+                note_origin(self.var, self.dataset, label, self.origins[label])
+                write_result(self.var, self.dataset, label, sequence.name, run.result)
+            except FAILURES as problem:
+                error = problem
+            else:
+                self.finished += 1
+                self.unreadable += [f"{sequence.name}: {message}" for message in run.result.unreadable]
+        if error is not None:
+            self._fail(label, sequence.name, error)
 
-        try:
-            result = layout_of(self.dataset).run(tracker, task.sequence, on_frame)
-            note_origin(self.var, self.dataset, label, self.origins[label])
-            write_result(self.var, self.dataset, label, name, result)
-        except FAILURES as error:
-            self._fail(label, name, error)
-            self._count(len(task.sequence.frames) - counted)
-            return
-        self.finished += 1
-        self.unreadable += [f"{name}: {message}" for message in result.unreadable]
+    def _done(self, frames: int) -> None:
+        """Count a task that is behind us, with its last frames."""
+        self._pending += frames
+        self.ranks.add(DONE, 1)
+        self._show()
 
     def _fail(self, tracker: str, what: str, error: BaseException) -> None:
         user = isinstance(error, (UserError, BadImage, OSError))
@@ -304,9 +365,3 @@ class _Worker:
         tracked = self.ranks.add(FRAMES, 0)
         self._progress.update(tracked - self._shown, sequences=f"{self.ranks.add(DONE, 0)}/{len(self.tasks)}")
         self._shown = tracked
-
-
-def _build_tracker(arch: str, checkpoint: Path, settings: Settings, device: Any) -> OnePassTracker:
-    from pysot_toolkit.trackers.base import build_tracker
-
-    return build_tracker(arch, checkpoint, settings, device)

@@ -13,7 +13,7 @@ from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.testing.checkpoints import epoch_range, find_checkpoint, find_epochs, tracker_name
 from pysot_toolkit.testing.launch import run_child, script, under_mpi
 from pysot_toolkit.testing.layouts import layout_of
-from pysot_toolkit.testing.queue import Candidate, report, run_queue
+from pysot_toolkit.testing.queue import Candidate, check_batch, report, run_queue
 from pysot_toolkit.testing.ranks import check_gpus, launched_rank, launched_size, parse_gpus
 from pysot_toolkit.trackers.base import TRACKERS
 
@@ -21,8 +21,9 @@ from pysot_toolkit.trackers.base import TRACKERS
 def run_test(options: argparse.Namespace, settings: Settings) -> int:
     """Test one checkpoint on a benchmark or one of its sequences; draw what it did where asked.
 
-    Options: ``dataset``, ``arch``, ``resume``, ``name``, ``video``, ``vis``.
+    Options: ``dataset``, ``arch``, ``batch``, ``resume``, ``name``, ``video``, ``vis``.
     """
+    _take_batch(options, settings)
     TRACKERS.get(options.arch)
     layout_of(options.dataset)
     checkpoint = find_checkpoint(options.resume, settings)
@@ -47,8 +48,9 @@ def run_test_epochs(options: argparse.Namespace, settings: Settings) -> int:
 
     Started plainly with ``--threads`` over 1, it starts itself again under ``mpiexec``.
     Options: ``interval``, ``start_epoch``, ``end_epoch``, ``dataset``, ``threads``, ``gpus``,
-    ``proj_path``, ``arch``, ``ts_tag``.
+    ``proj_path``, ``arch``, ``batch``, ``ts_tag``.
     """
+    _take_batch(options, settings)
     epochs = epoch_range(options.start_epoch, options.end_epoch, options.interval)
     gpus = parse_gpus(options.gpus)
     command = under_mpi([*script("test_epochs.py"), *sys.argv[1:]], options.threads)
@@ -73,3 +75,10 @@ def run_test_epochs(options: argparse.Namespace, settings: Settings) -> int:
             f"of epoch {', '.join(map(str, missing))}; the others were tested"
         )
     return code or (2 if missing else 0)
+
+
+def _take_batch(options: argparse.Namespace, settings: Settings) -> None:
+    """``--batch`` in its place among the settings."""
+    if options.batch is not None:
+        settings.testing.batch = options.batch
+    check_batch(settings.testing.batch)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from config.errors import UserError, nearest
 from config.registry import Registry
@@ -20,6 +22,8 @@ from ltr.admin.checkpoint_reader import Checkpoint, read_checkpoint
 TRACKERS = Registry("tracker", "pysot_toolkit.trackers")
 
 _PRECISIONS = ("float32", "bfloat16")
+
+T = TypeVar("T")
 
 
 class Prediction(NamedTuple):
@@ -50,6 +54,52 @@ class Tracker(ABC):
     @abstractmethod
     def track(self, image: np.ndarray) -> Prediction:
         """Locate the target in the next frame, RGB uint8 ``[H, W, 3]``."""
+
+
+class BatchTracker(Tracker):
+    """A tracker whose frame has three parts, the middle one of which serves many targets at once.
+
+    The targets are those of twins (see ``twin``): trackers with one network, each with a state of its own.
+    """
+
+    @abstractmethod
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """What the network is to see of the next frame, uint8, ``[S, S, 3]`` for most trackers.
+
+        It changes nothing, and is called from any thread.
+        """
+
+    @abstractmethod
+    def locate(self, twins: Sequence[Any], crops: np.ndarray) -> Sequence[Any] | np.ndarray:
+        """What the network says of crops of one size, in one call: for each what its twin's ``move`` takes.
+
+        It changes nothing, of the twins neither.
+
+        Args:
+            twins: B trackers with this one's network, it may be among them.
+            crops: theirs, in that order, ``[B, ...]``.
+        """
+
+    @abstractmethod
+    def move(self, found: Any, width: int, height: int) -> Prediction:
+        """Move the target to where the network has found it, and answer.
+
+        Args:
+            found: what ``locate`` says of this tracker's crop.
+            width: of the image, px.
+            height: of the image, px.
+        """
+
+    def track(self, image: np.ndarray) -> Prediction:
+        """See ``Tracker.track``."""
+        found = self.locate([self], self.crop(image)[None])
+        return self.move(found[0], image.shape[1], image.shape[0])
+
+
+def twin(tracker: T) -> T:
+    """A tracker with the networks of ``tracker``, which has not been started, and a state of its own."""
+    shared = {id(part): part for part in vars(tracker).values() if isinstance(part, nn.Module)}
+    return copy.deepcopy(tracker, shared)
 
 
 def build_tracker(

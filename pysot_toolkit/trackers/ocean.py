@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ from ltr.data.crop import CropGeometry, crop_side, cut
 from ltr.models.layers.anchor_free import corners
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.layers.window import hann_window
+from ltr.models.neck.ocean_fusion import batched
 from ltr.models.registry import build_network
 from ltr.models.tracking.ocean import RATIO, Ocean, scores
 from pysot_toolkit.trackers.base import (
     TRACKERS,
+    BatchTracker,
     Prediction,
-    Tracker,
     checked_precision,
     inference_autocast,
     initial_box,
@@ -38,7 +39,7 @@ _SMALL_TARGET = 0.004  # of the image's area
 
 
 @TRACKERS.register("ocean")
-class OceanTracker(Tracker):
+class OceanTracker(BatchTracker):
     """Crops around the last box, scores every cell, prefers the middle and boxes like the last one.
 
     Args:
@@ -124,15 +125,19 @@ class OceanTracker(Tracker):
         self._search_size = self.small_target_search_size if small else self.search_size
         template = cut(image, self.template_geometry(), self.template_size, self._pad)
         with inference_autocast(self.device, self.precision):
-            self._memory = self.network.encode_template(self._input(template))
+            self._memory = self.network.encode_template(self._input(template[None]))
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """See ``BatchTracker.crop``."""
+        return cut(image, self.search_geometry(), self._search_size, self._pad)
 
     @torch.inference_mode()
-    def track(self, image: np.ndarray) -> Prediction:
-        """See ``Tracker.track``; the score is that of the chosen cell, without penalty and window."""
-        search = cut(image, self.search_geometry(), self._search_size, self._pad)
+    def locate(self, twins: Sequence[OceanTracker], crops: np.ndarray) -> np.ndarray:
+        """See ``BatchTracker.locate``."""
+        memory = batched([twin._memory for twin in twins])
         with inference_autocast(self.device, self.precision):
-            outputs = self.network.track(self._input(search), self._memory)
-        return self.update(outputs, image.shape[1], image.shape[0])
+            outputs = self.network.track(self._input(crops), memory)
+        return self.choose(outputs, twins)
 
     def template_geometry(self) -> CropGeometry:
         """The square of the template crop about the current box."""
@@ -144,56 +149,69 @@ class OceanTracker(Tracker):
         side = np.floor(self._search_size / self._scale() + 0.5)
         return _square(self.bbox, side, self._search_size)
 
-    def update(self, outputs: Mapping[str, torch.Tensor], width: int, height: int) -> Prediction:
-        """Move the box to where the network's outputs for the search crop about the last box say.
+    def choose(self, outputs: Mapping[str, torch.Tensor], twins: Sequence[OceanTracker]) -> np.ndarray:
+        """The best cell of each crop, as ``move`` takes it.
 
         Args:
-            outputs: what ``Ocean.track`` returns for one crop.
-            width: of the image, px.
-            height: of the image, px.
+            outputs: what ``Ocean.track`` returns for B crops.
+            twins: whose crops they are.
+
+        Returns:
+            float64 ``[B, 7]``: the box (x1 + x2, y1 + y2, w, h, search px), its score without penalty and window,
+            its penalty, and its rank with both.
         """
-        scale = self._scale()
-        last = self.bbox[2:]
-        score = scores(outputs, self.ratio)[0]
-        x1, y1, x2, y2 = corners(outputs["pred_boxes"].float(), self._search_size)[0].flatten(1)
-        penalty = self._penalty(x2 - x1, y2 - y1, *(last * scale).tolist())
-        window = hann_window(outputs["pred_boxes"].shape[-1], score.device)
+        score = scores(outputs, self.ratio)
+        boxes = corners(outputs["pred_boxes"].float(), twins[0]._search_size)
+        x1, y1, x2, y2 = boxes.flatten(2).unbind(1)
+        w, h = x2 - x1, y2 - y1
+        penalty = self._penalty(w, h, twins)
+        window = hann_window(boxes.shape[-1], score.device)
         ranking = penalty * score * (1 - self.window_influence) + self.window_influence * window
-        cells = torch.stack([x1 + x2, y1 + y2, x2 - x1, y2 - y1, score, penalty, ranking])
-        best_cell = cells.index_select(1, ranking.argmax(keepdim=True))
-        chosen = best_cell[:, 0].tolist()  # the only copy to the host
-        if not np.isfinite(chosen).all():
+        cells = torch.stack([x1 + x2, y1 + y2, w, h, score, penalty, ranking], 2)
+        best = ranking.argmax(1)[:, None, None].expand(-1, -1, cells.shape[2])
+        rows = cells.gather(1, best)[:, 0].cpu()  # the only copy to the host
+        return rows.numpy().astype(np.float64)
+
+    def move(self, found: np.ndarray, width: int, height: int) -> Prediction:
+        """See ``BatchTracker.move``; the score is that of the chosen cell, without penalty and window."""
+        if not np.isfinite(found).all():
             raise UserError(
                 "the network answers with numbers that are not finite; take another checkpoint or precision"
             )
-        box, (best, kept) = np.array(chosen[:4]), chosen[4:6]
-
+        scale, last = self._scale(), self.bbox[2:]
         limit = np.array([width, height], np.float64)
-        centre = self.bbox[:2] + last / 2 + (box[:2] / 2 - (self._search_size - 1) / 2) / scale
+        centre = self.bbox[:2] + last / 2 + (found[:2] / 2 - (self._search_size - 1) / 2) / scale
         centre = centre.clip(0.0, limit)
+        best, kept = found[4:6]
         # As published: the size that has moved by the rate is averaged with the last one by it again.
         rate = (kept * best * self.lr) ** 2
-        size = last * (1 - rate) + box[2:] / scale * rate
+        size = last * (1 - rate) + found[2:4] / scale * rate
         size = np.maximum(np.minimum(size, limit), _MIN_SIDE)
         self.bbox = np.concatenate([centre - size / 2, size])
-        return Prediction(self.bbox.copy(), best)
+        return Prediction(self.bbox.copy(), float(best))
 
     def _scale(self) -> float:
         """Crop px per image px."""
         return self.template_size / float(crop_side(self.bbox, self.template_factor))
 
-    def _penalty(self, w: torch.Tensor, h: torch.Tensor, last_w: float, last_h: float) -> torch.Tensor:
-        """``exp(-penalty_k * (change of shape * change of size - 1))``, sizes in search px; 1 for the last box."""
-        last_side = float(crop_side(np.array([0, 0, last_w, last_h]), 2.0))
+    def _last_size(self) -> tuple[float, float]:
+        """Of the last box in search px: the side of a square about it, and w / h."""
+        w, h = self.bbox[2:] * self._scale()
+        return float(crop_side(np.array([0, 0, w, h]), 2.0)), w / h
+
+    def _penalty(self, w: torch.Tensor, h: torch.Tensor, twins: Sequence[OceanTracker]) -> torch.Tensor:
+        """``exp(-penalty_k * (change of shape * change of size - 1))`` of sizes ``[B, N]``, search px; 1 for the last box."""
+        last = np.array([twin._last_size() for twin in twins], np.float32)
+        last_side, last_shape = torch.from_numpy(last).to(w.device, non_blocking=True)[..., None].unbind(1)
         side = ((w + (w + h) / 2) * (h + (w + h) / 2)).sqrt() / last_side
-        shape = (last_w / last_h) * h / w
+        shape = last_shape * h / w
         change = torch.maximum(side, 1 / side) * torch.maximum(shape, 1 / shape)
         return torch.exp(-(change - 1) * self.penalty_k)
 
-    def _input(self, image: np.ndarray) -> torch.Tensor:
-        """A crop uint8 ``[S, S, 3]`` as the network takes it, ``[1, 3, S, S]``."""
-        crops = torch.from_numpy(image)[None].to(self.device)
-        return crops.flip(3).permute(0, 3, 1, 2).float() if self.raw_bgr else normalise(crops)
+    def _input(self, crops: np.ndarray) -> torch.Tensor:
+        """Crops uint8 ``[B, S, S, 3]`` as the network takes them, ``[B, 3, S, S]``."""
+        pixels = torch.from_numpy(crops).to(self.device)
+        return pixels.flip(3).permute(0, 3, 1, 2).float() if self.raw_bgr else normalise(pixels)
 
 
 def _square(bbox: np.ndarray, side: np.ndarray, size: int) -> CropGeometry:

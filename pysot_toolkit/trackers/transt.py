@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from ltr.data.augment import normalise
 from ltr.data.crop import crop, crop_geometry
 from ltr.models.layers.attention import Attention
 from ltr.models.layers.fold import fold_batch_norms
+from ltr.models.neck.feature_fusion import batched
 from ltr.models.registry import build_network
 from ltr.models.tracking.transt import TransT, decode
 from pysot_toolkit.trackers.base import (
     TRACKERS,
+    BatchTracker,
     Prediction,
-    Tracker,
     checked_precision,
     inference_autocast,
     initial_box,
@@ -36,7 +37,7 @@ _MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
 
 
 @TRACKERS.register("transt")
-class TransTTracker(Tracker):
+class TransTTracker(BatchTracker):
     """Crops around the last box, scores every cell, takes the best box. No smoothing, no update.
 
     Args:
@@ -100,43 +101,43 @@ class TransTTracker(Tracker):
         self._pad = cv2.mean(image)[:3]
         template, _ = crop(image, box, self.template_factor, self.template_size, self._pad)
         with inference_autocast(self.device, self.precision):
-            self._memory = self.network.encode_template(self._input(template))
+            self._memory = self.network.encode_template(self._input(template[None]))
+
+    def crop(self, image: np.ndarray) -> np.ndarray:
+        """See ``BatchTracker.crop``."""
+        return crop(image, self.bbox, self.search_factor, self.search_size, self._pad)[0]
 
     @torch.inference_mode()
-    def track(self, image: np.ndarray) -> Prediction:
-        """See ``Tracker.track``; the score is that of the chosen cell, with the window."""
-        search, _ = crop(image, self.bbox, self.search_factor, self.search_size, self._pad)
+    def locate(self, twins: Sequence[TransTTracker], crops: np.ndarray) -> np.ndarray:
+        """See ``BatchTracker.locate``; rows of the best cell's box, cxcywh_norm, and its score."""
+        memory = batched([twin._memory for twin in twins])
         with inference_autocast(self.device, self.precision):
-            outputs = self.network.track(self._input(search), self._memory)
-        return self.update(outputs, image.shape[1], image.shape[0])
+            outputs = self.network.track(self._input(crops), memory)
+        return self.choose(outputs)
 
-    def update(self, outputs: Mapping[str, torch.Tensor], width: int, height: int) -> Prediction:
-        """Move the box to where the network's outputs for the search crop about the last box say.
-
-        Args:
-            outputs: what ``TransT.track`` returns for one crop.
-            width: of the image, px.
-            height: of the image, px.
-        """
+    def choose(self, outputs: Mapping[str, torch.Tensor]) -> np.ndarray:
+        """What ``TransT.track`` returns for B crops, as ``move`` takes it: float64 ``[B, 5]``."""
         found = decode(outputs, self.window_penalty)
-        *box, score = torch.cat(
-            [found.bbox_cxcywh_norm[0], found.score]
-        ).tolist()  # the only copy to the host
-        if not np.isfinite([*box, score]).all():
+        rows = torch.cat([found.bbox_cxcywh_norm, found.score[:, None]], 1)
+        return rows.cpu().numpy().astype(np.float64)  # the only copy to the host
+
+    def move(self, found: np.ndarray, width: int, height: int) -> Prediction:
+        """See ``BatchTracker.move``; the score is that of the chosen cell, with the window."""
+        if not np.isfinite(found).all():
             raise UserError(
                 "the network answers with numbers that are not finite; take another checkpoint or precision"
             )
         side = float(crop_geometry(self.bbox, self.search_factor, self.search_size).side)
         limit = np.array([width, height], np.float64)
-        centre = self.bbox[:2] + self.bbox[2:] / 2 - side / 2 + np.array(box[:2]) * side
+        centre = self.bbox[:2] + self.bbox[2:] / 2 - side / 2 + found[:2] * side
         centre = centre.clip(0.0, limit)
-        size = np.maximum(np.minimum(np.array(box[2:]) * side, limit), _MIN_SIDE)
+        size = np.maximum(np.minimum(found[2:4] * side, limit), _MIN_SIDE)
         self.bbox = np.concatenate([centre - size / 2, size])
-        return Prediction(self.bbox.copy(), score)
+        return Prediction(self.bbox.copy(), float(found[4]))
 
-    def _input(self, image: np.ndarray) -> torch.Tensor:
-        """A crop uint8 ``[S, S, 3]`` as the network takes it, ``[1, 3, S, S]``."""
-        return normalise(torch.from_numpy(image)[None].to(self.device))
+    def _input(self, crops: np.ndarray) -> torch.Tensor:
+        """Crops uint8 ``[B, S, S, 3]`` as the network takes them, ``[B, 3, S, S]``."""
+        return normalise(torch.from_numpy(crops).to(self.device))
 
 
 def prepare(network: TransT, device: torch.device, precision: str = "float32") -> TransT:

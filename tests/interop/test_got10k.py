@@ -27,10 +27,11 @@ from pysot_toolkit.datasets import open_benchmark
 from pysot_toolkit.evaluation.evaluate import evaluate
 from pysot_toolkit.evaluation.pack import check_archive, pack
 from pysot_toolkit.evaluation.unpack import unpack
-from pysot_toolkit.testing.one_pass import Clip, TrackResult, run_sequence
+from pysot_toolkit.testing.one_pass import Clip, TrackResult
 from pysot_toolkit.testing.results import write_result
 from pysot_toolkit.trackers.transt import TransTTracker
 from tests.conftest import ROOT, need_shared
+from tests.testing.alone import run_alone
 
 matplotlib.use("Agg")
 experiments = pytest.importorskip("got10k.experiments")
@@ -128,7 +129,7 @@ def test_its_experiment_runs_our_tracker(video, tmp_path, make):
     for sequence in open_benchmark("GOT-10k", settings_for(tmp_path, **{"GOT-10k": video})):
         name = sequence.name
         told = np.loadtxt(tmp_path / "results" / "GOT-10k" / "ours" / name / f"{name}_001.txt", delimiter=",")
-        ours = run_sequence(make(), Clip(name, sequence.frames, sequence.init_bbox))
+        ours = run_alone(make(), Clip(name, sequence.frames, sequence.init_bbox))
         np.testing.assert_allclose(told, ours.bboxes, rtol=0, atol=0.0005001)
         assert not (tmp_path / "results" / "GOT-10k" / "ours" / name / f"{name}_002.txt").exists()
     if make is Matcher:
@@ -146,7 +147,7 @@ def test_repetitions_of_an_unsteady_tracker_are_pooled_alike(video, tmp_path):
 
 def test_it_reads_what_our_testing_writes(video, tmp_path):
     for sequence in open_benchmark("GOT-10k", settings_for(tmp_path, **{"GOT-10k": video})):
-        result = run_sequence(Matcher(), Clip(sequence.name, sequence.frames, sequence.init_bbox))
+        result = run_alone(Matcher(), Clip(sequence.name, sequence.frames, sequence.init_bbox))
         write_result(tmp_path / "var", "GOT-10k", "ours", sequence.name, result)
     results = tmp_path / "var" / "results"
     report = experiment_in(results, video).report(["ours"])["ours"]

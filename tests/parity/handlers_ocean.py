@@ -89,10 +89,10 @@ class Recorder(OceanTracker):
         super().__init__(*args, **kwargs)
         self.seen: dict[str, list] = {}
 
-    def update(self, outputs: Any, width: int, height: int) -> Prediction:
-        """As ``OceanTracker.update``."""
+    def move(self, found: np.ndarray, width: int, height: int) -> Prediction:
+        """As ``OceanTracker.move``."""
         side = self.search_geometry().side
-        prediction = super().update(outputs, width, height)
+        prediction = super().move(found, width, height)
         for name, value in zip(("boxes", "best", "side"), (prediction.bbox, prediction.score, side)):
             self.seen.setdefault(name, []).append(value)
         return prediction
@@ -128,7 +128,7 @@ def ocean_tracker(folder, kit) -> None:
     for number in range(sum("/post_cls" in name for name in inputs)):
         ends = {"pred_logits": "cls", "pred_boxes": "boxes", "align_logits": "align"}
         outputs = {name: torch.from_numpy(one(inputs, f"/post_{end}{number}")) for name, end in ends.items()}
-        tracker.update(outputs, still.shape[1], still.shape[0])
+        tracker.move(tracker.choose(outputs, [tracker])[0], still.shape[1], still.shape[0])
     for name, values in tracker.seen.items():
         compare.check(f"post_{name}", np.array(values))
 

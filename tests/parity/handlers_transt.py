@@ -141,16 +141,18 @@ class Recorder(TransTTracker):
         self.seen: dict[str, list] = {}
         self.outputs: Any = None
 
-    def update(self, outputs: Any, width: int, height: int) -> Prediction:
-        """As ``TransTTracker.update``."""
-        side = crop_side(self.bbox, self.search_factor)
-        index = decode(outputs, self.window_penalty).index[0]
-        prediction = super().update(outputs, width, height)
-        for name, value in zip(
-            ("boxes", "best", "index", "side"), (prediction.bbox, prediction.score, index, side)
-        ):
-            self.seen.setdefault(name, []).append(value)
+    def choose(self, outputs: Any) -> np.ndarray:
+        """As ``TransTTracker.choose``."""
         self.outputs = outputs
+        self.seen.setdefault("index", []).append(decode(outputs, self.window_penalty).index[0])
+        return super().choose(outputs)
+
+    def move(self, found: np.ndarray, width: int, height: int) -> Prediction:
+        """As ``TransTTracker.move``."""
+        side = crop_side(self.bbox, self.search_factor)
+        prediction = super().move(found, width, height)
+        for name, value in zip(("boxes", "best", "side"), (prediction.bbox, prediction.score, side)):
+            self.seen.setdefault(name, []).append(value)
         return prediction
 
 
@@ -183,7 +185,7 @@ def transt_tracker(folder, kit) -> None:
     for number in range(sum("/post_logits" in name for name in inputs)):
         given = {key: one(inputs, f"/post_{key[5:]}{number}") for key in ("pred_logits", "pred_boxes")}
         outputs = {key: torch.from_numpy(value) for key, value in given.items()}
-        tracker.update(outputs, still.shape[1], still.shape[0])
+        tracker.move(tracker.choose(outputs)[0], still.shape[1], still.shape[0])
     for name, values in tracker.seen.items():
         compare.check(f"post_{name}", np.array(values))
 

@@ -17,11 +17,12 @@ from ltr.models.registry import build_network
 from pysot_toolkit.datasets.vot import polygon_to_rectangle
 from pysot_toolkit.testing.one_pass import Clip
 from pysot_toolkit.testing.results import result_file, write_result
-from pysot_toolkit.testing.supervised import run_supervised
+from pysot_toolkit.testing.supervised import supervised
 from pysot_toolkit.trackers.images import BadImage
 from scripts import eval as evaluation
 from scripts import test as testing
 from tests.conftest import need_shared
+from tests.testing.alone import run_alone
 
 WIDTH, HEIGHT, LONGEST = 64, 48, 40
 MISS = np.array([55.0, 40.0, 8.0, 7.0])  # out of reach of every true region
@@ -34,6 +35,11 @@ def frames(tmp_path_factory):
     for i in range(LONGEST):
         cv2.imwrite(str(folder / f"{i:03d}.png"), np.full((HEIGHT, WIDTH, 3), i, np.uint8))
     return [str(folder / f"{i:03d}.png") for i in range(LONGEST)]
+
+
+def run_supervised(tracker, clip, on_frames=lambda passed: None):
+    """The clip with resets."""
+    return run_alone(tracker, clip, on_frames, supervised)
 
 
 class Scripted:
@@ -62,13 +68,11 @@ def test_every_failure_costs_five_frames(frames, tmp_path_factory, hits):
     truth = polygon_to_rectangle(polygons)
     tracker = Scripted(np.where(np.array(hits)[:, None], truth, MISS))
     steps = []
-    result = run_supervised(
-        tracker, Clip("s", frames[: len(hits)], truth[0], truth, polygons), lambda: steps.append(1)
-    )
+    result = run_supervised(tracker, Clip("s", frames[: len(hits)], truth[0], truth, polygons), steps.append)
     var = tmp_path_factory.mktemp("var")
     write_result(var, "VOT2018", "a", "s", result)
     lines = result_file(var, "VOT2018", "a", "s").read_text().splitlines()
-    assert len(lines) == len(steps) == len(hits)
+    assert len(lines) == steps[-1] == len(hits) and steps == sorted(steps)
     assert tracker.starts == [(i, truth[i].tolist()) for i, line in enumerate(lines) if line == "1"]
     started = [0]
     for failed in (i for i, line in enumerate(lines) if line == "2"):

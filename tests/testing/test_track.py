@@ -25,11 +25,11 @@ from config.cli import run
 from config.defaults import get_defaults
 from ltr.models.registry import build_network
 from pysot_toolkit.testing import frame_sources
-from pysot_toolkit.testing.one_pass import Clip, run_sequence
-from pysot_toolkit.testing.own_input import twin
-from pysot_toolkit.trackers.base import build_tracker
+from pysot_toolkit.testing.one_pass import Clip
+from pysot_toolkit.trackers.base import build_tracker, twin
 from scripts import track
 from tests.conftest import need_shared
+from tests.testing.alone import run_alone
 from tests.testing.test_frame_sources import wait_for
 from tests.trackers import test_dimp_tracker
 
@@ -136,7 +136,7 @@ def read_video(path: Path) -> list[np.ndarray]:
 def one_pass(arch: str, checkpoint: Path, images: list[Path], box=BOX):
     """What testing on a benchmark says of the same frames."""
     tracker = build_tracker(arch, checkpoint, get_defaults(), torch.device("cpu"))
-    return run_sequence(
+    return run_alone(
         tracker, Clip("clip", [str(p) for p in images], np.array(list(map(float, box.split(",")))))
     )
 

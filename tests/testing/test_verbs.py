@@ -81,6 +81,9 @@ WRONG = [
     (test, ["--dataset", "OTB100", *RESUME, "--set", "train.epoch", "3"], "train.epochs"),
     (test, ["--dataset", "OTB100", *RESUME, "--set", "tracker.window", "3"], "window_penalty"),
     (test, ["--dataset", "OTB100", *RESUME, "--epoch", "3"], "--epoch"),
+    (test, ["--dataset", "OTB100", *RESUME, "--batch", "0"], "--batch 0"),
+    (test_epochs, [*EPOCHS, *PROJECT, "--set", "testing.batch", "-1"], "--batch -1"),
+    (onekey, ["--test", *VARIANT, *EPOCHS, "--batch", "0"], "--batch 0"),
     (test_epochs, [*EPOCHS], "--proj_path"),
     (test_epochs, [*EPOCHS, "--proj_path", "ltr/spot/other"], "ltr/spot/other"),
     (test_epochs, [*EPOCHS, *PROJECT, "--ts_tag", "x"], "--ts_tag"),
@@ -167,13 +170,26 @@ def stages(place, tmp_path, monkeypatch):
 def test_onekey_hands_everything_on(stages, monkeypatch):
     words = ["--train", "--test", "--eval", *VARIANT, "--arch", "transt", "--start_epoch", "325"]
     words += ["--end_epoch", "400", "--interval", "25", "--dataset", "OTB100", "--gpus", "0,1"]
-    words += ["--ts_tag", "t", "--set", "seed", "7", "--set", "threads", "1", "--device", "cpu"]
+    words += [
+        "--ts_tag",
+        "t",
+        "--batch",
+        "8",
+        "--set",
+        "seed",
+        "7",
+        "--set",
+        "threads",
+        "1",
+        "--device",
+        "cpu",
+    ]
     assert call(onekey, monkeypatch, *words) == 0
     common = "--set seed 7 --set threads 1 --device cpu"
     assert stages[1]() == [
         f"run_training.py spot spot_transt_003 {common}",
         "test_epochs.py --interval 25 --start_epoch 325 --end_epoch 400 --dataset OTB100 --threads 1 --gpus 0,1 "
-        f"--proj_path ltr/spot/spot_transt_003 --arch transt --ts_tag t {common}",
+        f"--proj_path ltr/spot/spot_transt_003 --arch transt --batch 8 --ts_tag t {common}",
         f"eval.py --dataset OTB100 --num 1 --vis --tracker_prefix spot_transt_003_ep {common}",
     ]
 

@@ -55,6 +55,11 @@ def answers(w: float, h: float, row: int = MAP // 2, column: int = MAP // 2, log
     return {"pred_logits": where, "align_logits": where, "pred_boxes": half.expand(1, 4, MAP, MAP)}
 
 
+def told(tracker, outputs: dict, width: int, height: int):
+    """The tracker's answer, where the network says ``outputs``."""
+    return tracker.move(tracker.choose(outputs, [tracker])[0], width, height)
+
+
 def test_sequences_do_not_disturb_each_other(network, video):
     tracker = OceanTracker(network, CPU, **SIZES)
     first = run(tracker, video)
@@ -91,7 +96,7 @@ def test_answers_are_boxes_near_the_image(network, start, answer, width, height)
     tracker = OceanTracker(network, CPU, **SIZES)
     image = np.zeros((height, width, 3), np.uint8)
     tracker.initialize(image, np.array(start))
-    found = tracker.update(answers(*answer), width, height)
+    found = told(tracker, answers(*answer), width, height)
     x, y, w, h = found.bbox
     assert found.bbox.dtype == np.float64 and 0 <= found.score <= 1
     assert 10 <= w <= max(width, 10) and 10 <= h <= max(height, 10)
@@ -113,7 +118,7 @@ def test_the_box_follows_the_answer_in_image_pixels(network, start, down, right,
     tracker.initialize(np.zeros((400, 400, 3), np.uint8), box)
     scale = 63 / np.sqrt((box[2] + box[2:].mean()) * (box[3] + box[2:].mean()))
     outputs = answers(*(box[2:] * scale * growth).tolist(), MAP // 2 + down, MAP // 2 + right)
-    found = tracker.update(outputs, 400, 400)
+    found = told(tracker, outputs, 400, 400)
     moved = found.bbox[:2] + found.bbox[2:] / 2 - box[:2] - box[2:] / 2
     assert np.allclose(moved, np.array([right, down]) * 8 / scale, atol=1e-3)
     assert found.score == pytest.approx(1 / (1 + np.exp(-6.0)), abs=1e-5)
@@ -129,7 +134,7 @@ def test_penalty_and_window_choose_between_equals(network):
             network, CPU, **{"window_influence": 0.0, "penalty_k": 0.0, **options}, **SIZES
         )
         tracker.initialize(np.zeros((400, 400, 3), np.uint8), box)
-        return np.sign(np.rint(tracker.update(outputs, 400, 400).bbox[:2] - box[:2]))
+        return np.sign(np.rint(told(tracker, outputs, 400, 400).bbox[:2] - box[:2]))
 
     far, near = answers(30, 20, 2, 2), answers(30, 20, 4, 6, logit=5.0)
     both = {name: torch.maximum(far[name], near[name]) for name in far}
@@ -193,7 +198,7 @@ def test_checkpoints_of_spot_bring_the_published_network(tmp_path):
     assert sizes == (127, 255, 255) and not tracker.raw_bgr
     assert tracker.network.connect_model.log_limit == 4.7
     image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    assert torch.equal(tracker._input(image), normalise(torch.from_numpy(image)[None]))
+    assert torch.equal(tracker._input(image[None]), normalise(torch.from_numpy(image)[None]))
 
 
 @pytest.mark.parametrize("align", [True, False])
@@ -212,7 +217,7 @@ def test_checkpoints_of_trackit_bring_their_own_input(tmp_path, video, align):
     assert (network.align_head is not None) == align == ("layeronline" in network.features.stages)
     assert network.connect_model.log_limit is None
     image = video[0][:8, :8]
-    crop = tracker._input(image)
+    crop = tracker._input(image[None])
     assert crop.dtype == torch.float32
     assert torch.equal(crop, torch.from_numpy(image[..., ::-1].copy()).permute(2, 0, 1)[None].float())
     found = run(tracker, video[:2], (40.0, 30.0, 5.0, 5.0))

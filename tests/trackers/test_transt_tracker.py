@@ -80,7 +80,7 @@ def test_answers_are_boxes_near_the_image(network, start, answer, width, height)
     image = np.zeros((height, width, 3), np.uint8)
     tracker.initialize(image, np.array(start))
     outputs = {"pred_logits": torch.zeros(1, 64, 2), "pred_boxes": torch.tensor(answer).expand(1, 64, 4)}
-    found = tracker.update(outputs, width, height)
+    found = tracker.move(tracker.choose(outputs)[0], width, height)
     x, y, w, h = found.bbox
     assert found.bbox.dtype == np.float64 and isinstance(found.score, float)
     assert 10 <= w <= max(width, 10) and 10 <= h <= max(height, 10)

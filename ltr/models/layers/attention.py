@@ -33,23 +33,24 @@ class Attention(nn.Module):
         if query is key:
             q, k = self._project(query, 0, 2).chunk(2, -1)
         else:
-            q, k = self._project(query, 0, 1), self._project(key, 1, 2)
-        return self._attend(q, k, self._project(value, 2, 3))
+            q, k = self.query(query), self._project(key, 1, 2)
+        return self.attend(q, k, self._project(value, 2, 3))
+
+    def query(self, query: torch.Tensor) -> torch.Tensor:
+        """What ``attend`` needs of queries ``[B, N, C]``: projected once, used for many keys."""
+        return self._project(query, 0, 1)
 
     def memory(self, key: torch.Tensor, value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What ``recall`` needs of keys and values ``[B, M, C]``: projected once, used for many queries."""
+        """What ``attend`` needs of keys and values ``[B, M, C]``: projected once, used for many queries."""
         return self._project(key, 1, 2), self._project(value, 2, 3)
 
-    def recall(self, query: torch.Tensor, memory: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """As ``forward``, with keys and values from ``memory``."""
-        return self._attend(self._project(query, 0, 1), *memory)
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        """As ``forward``, with what ``query`` and ``memory`` have made of its arguments."""
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
+        return self.out_proj(out.transpose(1, 2).flatten(2))
 
     def _project(self, x: torch.Tensor, first: int, last: int) -> torch.Tensor:
         dim = x.shape[-1]
         rows = slice(first * dim, last * dim)
         return F.linear(x, self.in_proj_weight[rows], self.in_proj_bias[rows])
-
-    def _attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (q, k, v))
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        return self.out_proj(out.transpose(1, 2).flatten(2))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -16,8 +17,17 @@ class TemplateMemory(NamedTuple):
 
     tokens: torch.Tensor  # [B, M, C] after the first layer's self attention
     position: torch.Tensor  # [1, M, C]
+    query: torch.Tensor  # [B, M, C] with which the template looks at the search crop in the first layer
     key: torch.Tensor  # [B, M, C] the template as the search stream of the first layer sees it
     value: torch.Tensor  # [B, M, C]
+
+
+def batched(memories: Sequence[TemplateMemory]) -> TemplateMemory:
+    """The memories of several templates of one size as that of a batch."""
+    if len(memories) == 1:
+        return memories[0]
+    tokens, _, query, key, value = (torch.cat(parts) for parts in zip(*memories))
+    return TemplateMemory(tokens, memories[0].position, query, key, value)
 
 
 class FusionLayer(nn.Module):
@@ -48,7 +58,9 @@ class FusionLayer(nn.Module):
         """The part of the layer that sees only the template ``[B, M, C]``."""
         placed = template + position
         tokens = self.norm11(template + self.dropout(self.self_attn1(placed, placed, template)))
-        return TemplateMemory(tokens, position, *self.multihead_attn2.memory(tokens + position, tokens))
+        placed = tokens + position
+        query = self.multihead_attn1.query(placed)
+        return TemplateMemory(tokens, position, query, *self.multihead_attn2.memory(placed, tokens))
 
     def forward(
         self, memory: TemplateMemory, search: torch.Tensor, position: torch.Tensor
@@ -58,8 +70,10 @@ class FusionLayer(nn.Module):
         search = self.norm21(search + self.dropout(self.self_attn2(placed, placed, search)))
         template = memory.tokens
         placed = search + position
-        from_search = self.multihead_attn1(template + memory.position, placed, search)
-        from_template = self.multihead_attn2.recall(placed, (memory.key, memory.value))
+        from_search = self.multihead_attn1.attend(memory.query, *self.multihead_attn1.memory(placed, search))
+        from_template = self.multihead_attn2.attend(
+            self.multihead_attn2.query(placed), memory.key, memory.value
+        )
         template = self.norm12(template + self.dropout(from_search))
         search = self.norm22(search + self.dropout(from_template))
         template = self.norm13(template + self.dropout(self._feed(template, self.linear11, self.linear12)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,6 +31,13 @@ class TemplateKernels(NamedTuple):
     reg11: torch.Tensor
     reg12: torch.Tensor
     reg21: torch.Tensor
+
+
+def batched(memories: Sequence[TemplateKernels]) -> TemplateKernels:
+    """The kernels of several templates of one size as those of a batch."""
+    return (
+        memories[0] if len(memories) == 1 else TemplateKernels(*(torch.cat(part) for part in zip(*memories)))
+    )
 
 
 class Neck(nn.Module):
