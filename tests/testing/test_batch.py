@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from config.cli import run
+from config.cli import run as run_verb
 from config.environment import load_settings
 from ltr.models.registry import build_network
 from pysot_toolkit.testing.batch import Batch
@@ -319,7 +319,7 @@ def test_batches_and_ranks_write_the_same_boxes(videos, tmp_path, monkeypatch, c
     for name, more in {"one": [], "three": ["--batch", "3"], "two": ["--set", "testing.batch", "2"]}.items():
         monkeypatch.setattr(sys, "argv", ["test.py", *words, "--name", name, *more])
         with pytest.raises(SystemExit) as end:
-            run(testing.main)
+            run_verb(testing.main)
         assert not end.value.code and "3 sequences tracked" in capsys.readouterr().out
     if (arch, dataset) == ("transt", "OTB100"):
         line = [sys.executable, str(ROOT / "scripts" / "test.py"), *words, "--name", "ranks", "--batch", "2"]
