@@ -47,6 +47,10 @@ class CheckpointStore:
     manifest ``{Net}_ep{epoch}.json`` with sizes and hashes, renamed into place last: an epoch exists
     when its manifest verifies.
 
+    A run that was interrupted within an epoch has ``{Net}_ep{epoch}_step{step}...`` too: ``epoch`` whole
+    epochs and ``step`` steps of the next. Its sampler state is that of the newest whole epoch, named in the
+    manifest as ``base``, and what the state file holds of the journal. The next save removes it.
+
     Args:
         folder: ``var/checkpoints/ltr/{module}/{variant}``.
         records: ``var/records``.
@@ -56,15 +60,18 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, records: Path, net_type: str, magic_number: str) -> None:
         self.folder, self.records, self.net_type, self.magic_number = folder, records, net_type, magic_number
-        self._named: set[int] = set()  # broken epochs that the user has been told of
+        self._named: set[Path] = set()  # manifests of broken epochs that the user has been told of
 
-    def manifest(self, epoch: int) -> Path:
-        """The file whose presence makes the epoch exist."""
-        return self.folder / f"{self.net_type}_ep{epoch:04d}.json"
+    def manifest(self, epoch: int, step: int = 0) -> Path:
+        """The file whose presence makes the epoch, and ``step`` steps of the next, exist."""
+        return self.folder / f"{self._stem(epoch, step)}.json"
 
-    def weights(self, epoch: int, part: str) -> Path:
+    def weights(self, epoch: int, part: str, step: int = 0) -> Path:
         """``part`` is s (student), t (teacher) or state (training state)."""
-        return self.folder / f"{self.net_type}_ep{epoch:04d}_{part}.pth.tar"
+        return self.folder / f"{self._stem(epoch, step)}_{part}.pth.tar"
+
+    def _stem(self, epoch: int, step: int) -> str:
+        return f"{self.net_type}_ep{epoch:04d}" + (f"_step{step:06d}" if step else "")
 
     def snapshot(self, epoch: int) -> Path:
         """The sampler state as it was at the end of ``epoch``."""
@@ -76,13 +83,18 @@ class CheckpointStore:
 
     def epochs(self) -> list[int]:
         """Epochs that have a manifest, ascending; not verified."""
-        pattern = re.compile(re.escape(self.net_type) + r"_ep(\d{4,})\.json")
-        names = (
-            [pattern.fullmatch(path.name) for path in self.folder.glob("*.json")]
-            if self.folder.is_dir()
-            else []
+        return sorted(int(match[1]) for match in self._manifests(r"_ep(\d{4,})"))
+
+    def steps(self) -> list[tuple[int, int]]:
+        """``(epoch, step)`` of the manifests made within an epoch, ascending; not verified."""
+        return sorted(
+            (int(match[1]), int(match[2])) for match in self._manifests(r"_ep(\d{4,})_step(\d{6,})")
         )
-        return sorted(int(match[1]) for match in names if match)
+
+    def _manifests(self, pattern: str) -> list[re.Match[str]]:
+        names = [path.name for path in self.folder.glob("*.json")] if self.folder.is_dir() else []
+        matches = [re.fullmatch(re.escape(self.net_type) + pattern + r"\.json", name) for name in names]
+        return [match for match in matches if match]
 
     def save(
         self,
@@ -90,6 +102,7 @@ class CheckpointStore:
         parts: dict[str, dict[str, Any]],
         write_state: Callable[[Path], None] | None,
         keep: bool,
+        step: int = 0,
     ) -> None:
         """Write one epoch and make it exist.
 
@@ -97,14 +110,15 @@ class CheckpointStore:
             epoch: 1-based number of the finished epoch.
             parts: what goes into the files ``s``, ``t`` and ``state``: tensors and plain values.
             write_state: writes the sampler state as JSON to the path it is given; None: there is none.
-            keep: False: the next ``save`` removes this epoch again.
+            keep: False: the next ``save`` of a whole epoch removes this one again.
+            step: steps done of the epoch after ``epoch``, which may be 0 then; such a save is never kept.
 
         Raises:
             UserError: the disk is full or not writable; the epochs before are untouched.
         """
         files: dict[str, Path] = {}
         for part, content in parts.items():
-            path = self.weights(epoch, part)
+            path = self.weights(epoch, part, step)
             buffer = io.BytesIO()
             torch.save(content, buffer)
             with atomic_writer(path) as file:
@@ -121,17 +135,19 @@ class CheckpointStore:
             }
             for part, path in files.items()
         }
-        earlier = [old for old in self.epochs() if old != epoch]
-        write_json(
-            self.manifest(epoch),
-            {"format": FORMAT, "epoch": epoch, "kept": keep, "files": entries},
-            indent=True,
-        )
+        whole = [old for old in self.epochs() if old != epoch]
+        within = [old for old in self.steps() if old != (epoch, step)]
+        content = {"format": FORMAT, "epoch": epoch, "kept": keep, "files": entries}
+        if step:
+            content |= {"step": step, "base": self.newest() or 0}
+        write_json(self.manifest(epoch, step), content, indent=True)
         if write_state is not None:
             self.publish(epoch)
-        for old in earlier:
-            if not self._kept(old):
+        for old in whole:
+            if not step and not self._kept(old):
                 self.remove(old)
+        for number, done in within:
+            self.remove(number, done)
 
     def publish(self, epoch: int) -> None:
         """Make the snapshot of ``epoch`` the current sampler state (one file under two names)."""
@@ -144,36 +160,67 @@ class CheckpointStore:
         try:
             os.link(self.snapshot(epoch), temporary)
             os.replace(temporary, target)
+            temporary.unlink(missing_ok=True)  # renaming does nothing where both are the same file already
         except OSError:  # a file system without links
             with atomic_writer(target) as file:
                 file.write(self.snapshot(epoch).read_bytes())
 
-    def remove(self, epoch: int) -> None:
-        """Take an epoch away, its manifest first."""
-        with contextlib.suppress(FileNotFoundError):
-            self.manifest(epoch).unlink()
-        for path in [*(self.weights(epoch, part) for part in ("s", "t", "state")), self.snapshot(epoch)]:
+    def remove(self, epoch: int, step: int = 0) -> None:
+        """Take an epoch, or what was saved within the next one, away; the manifest last, so that a kill leaves no orphans."""
+        files = [self.weights(epoch, part, step) for part in ("s", "t", "state")]
+        if not step:
+            files.append(self.snapshot(epoch))
+        for path in [*files, self.manifest(epoch, step)]:
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+
+    def tidy(self) -> None:
+        """Take away what a killed process of this run had begun to write; for whoever holds the run's lock."""
+        net, state = re.escape(self.net_type), re.escape(self.current_state().stem)
+        begun = re.compile(rf"\.({net}_ep\d{{4,}}.*|{state}(_\d{{4,}})?\.json)\..*tmp")
+        within = re.compile(rf"({net}_ep\d{{4,}}_step\d{{6,}})_(s|t|state)\.pth\.tar")
+        for folder in (self.folder, self.records):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                match = within.fullmatch(path.name)
+                if begun.fullmatch(path.name) or (match and not path.with_name(f"{match[1]}.json").exists()):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.unlink()
 
     def newest(self) -> int | None:
         """The newest epoch whose files all verify; broken ones are named and passed over."""
         for epoch in reversed(self.epochs()):
-            reason = self._fault(epoch)
+            reason = self._fault(self.manifest(epoch))
             if reason is None:
                 return epoch
-            if epoch not in self._named:
-                warn(f"{self.manifest(epoch)}: {reason}; falling back to the checkpoint before it")
-                self._named.add(epoch)
+            self._name(self.manifest(epoch), reason)
         return None
 
-    def load(self, epoch: int, part: str) -> dict[str, Any]:
-        """The content of one file of a verified epoch, on the CPU."""
-        return torch.load(self.weights(epoch, part), map_location="cpu", weights_only=True)
+    def newest_step(self, base: int) -> tuple[int, int] | None:
+        """``(epoch, step)`` of what was saved within an epoch after ``base``, the newest whole one, if it verifies."""
+        for epoch, step in reversed(self.steps()):
+            if epoch < base:
+                break  # a whole epoch has been saved since
+            path = self.manifest(epoch, step)
+            reason = self._fault(path)
+            if reason is None and read_json(path, "manifest").get("base") != base:
+                reason = "goes on from an epoch that does not verify"
+            if reason is None:
+                return epoch, step
+            self._name(path, reason)
+        return None
 
-    def has(self, epoch: int, part: str) -> bool:
+    def _name(self, manifest: Path, reason: str) -> None:
+        if manifest not in self._named:
+            warn(f"{manifest}: {reason}; falling back to the checkpoint before it")
+            self._named.add(manifest)
+
+    def load(self, epoch: int, part: str, step: int = 0) -> dict[str, Any]:
+        """The content of one file of a verified epoch, on the CPU."""
+        return torch.load(self.weights(epoch, part, step), map_location="cpu", weights_only=True)
+
+    def has(self, epoch: int, part: str, step: int = 0) -> bool:
         """Whether the epoch's manifest lists ``part``."""
-        return part in read_json(self.manifest(epoch), "manifest")["files"]
+        return part in read_json(self.manifest(epoch, step), "manifest")["files"]
 
     def _kept(self, epoch: int) -> bool:
         try:
@@ -181,9 +228,9 @@ class CheckpointStore:
         except (UserError, AttributeError):
             return True  # not ours to delete
 
-    def _fault(self, epoch: int) -> str | None:
+    def _fault(self, path: Path) -> str | None:
         try:
-            manifest = read_json(self.manifest(epoch), "manifest")
+            manifest = read_json(path, "manifest")
         except UserError:
             return "is broken"
         try:
@@ -196,11 +243,11 @@ class CheckpointStore:
             return "is not a manifest"
         if newer:
             raise UserError(
-                f"{self.manifest(epoch)}: written by a newer SPOT (format {manifest['format']}, this one reads {FORMAT}); update"
+                f"{path}: written by a newer SPOT (format {manifest['format']}, this one reads {FORMAT}); update"
             )
-        for part, (path, size, digest) in files.items():
-            if not path.is_file() or path.stat().st_size != size:
-                return f"{path.name} ({part}) is missing or truncated"
-            if sha256(path) != digest:
-                return f"{path.name} ({part}) is corrupt"
+        for part, (file, size, digest) in files.items():
+            if not file.is_file() or file.stat().st_size != size:
+                return f"{file.name} ({part}) is missing or truncated"
+            if sha256(file) != digest:
+                return f"{file.name} ({part}) is corrupt"
         return None

@@ -48,6 +48,20 @@ class ProcessGroup:
         dist.all_gather_object(parts, records)
         return np.concatenate(parts)
 
+    def collect(self, value: Any) -> list[Any]:
+        """The ``value`` of each process, by rank, on every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is set on some process."""
+        if self.size == 1:
+            return flag
+        return bool(self.mean(torch.tensor([float(flag)], device=self.device)).item())
+
     def agree(self, value: Any) -> Any:
         """The first process's ``value`` on every process."""
         if self.size == 1:

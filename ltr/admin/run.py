@@ -63,7 +63,9 @@ class Run:
         return self.records / f"sampler_state_{self.magic_number}.journal{rank or ''}"
 
     def resume_point(self, key_frames: str) -> tuple[int, dict[str, Any]]:
-        """The epoch to go on from and its training state; ``(0, {})`` for a new run.
+        """The whole epochs and the training state to go on from; ``(0, {})`` for a new run.
+
+        A state with ``step`` was saved within the next epoch.
 
         Args:
             key_frames: fingerprint of the labelled frames that the run would use now.
@@ -71,7 +73,10 @@ class Run:
         Raises:
             UserError: the magic number, key frames or settings belong to another run (rule 8).
         """
-        epoch = self.store.newest()
+        epoch, step = self.store.newest(), 0
+        within = self.store.newest_step(epoch or 0)
+        if within is not None:
+            epoch, step = within
         if epoch is None:
             if self.store.epochs():
                 raise UserError(
@@ -84,7 +89,8 @@ class Run:
                     "checkpoint to go on from; give --set magic_number NAME for a new run, or remove that file"
                 )
             return 0, {}
-        state = self.store.load(epoch, "state")
+        state = self.store.load(epoch, "state", step)
+        manifest = self.store.manifest(epoch, step)
         ways_out = f"restore it to go on, or give --set variant NAME for a new run beside {self.folder.name}"
         changed = [
             f"{key} was {old!r}, is {new!r}"
@@ -93,12 +99,10 @@ class Run:
         ]
         if changed:
             raise UserError(
-                f"{self.store.manifest(epoch)}: the run was made with other settings ({'; '.join(changed[:4])}); {ways_out}"
+                f"{manifest}: the run was made with other settings ({'; '.join(changed[:4])}); {ways_out}"
             )
         if state["key_frames"] != key_frames:
-            raise UserError(
-                f"{self.store.manifest(epoch)}: the key frames have changed since this run began; {ways_out}"
-            )
+            raise UserError(f"{manifest}: the key frames have changed since this run began; {ways_out}")
         return epoch, state
 
     def _epochs_are_free(self, key: str) -> bool:

@@ -127,12 +127,12 @@ class Plan:
     rank: int = 0
     ranks: int = 1
 
-    def batches(self, epoch: int, sparse: bool) -> Iterator[list[Key]]:
-        """The keys of each step."""
+    def batches(self, epoch: int, sparse: bool, start: int = 0) -> Iterator[list[Key]]:
+        """The keys of each step from ``start`` on."""
         size = self.sup + self.unsup
         labelled = self.sup if sparse else size
         sup, unsup = self._share(0, labelled), self._share(labelled, size)
-        for step in range(self.iterations):
+        for step in range(start, self.iterations):
             first = step * size
             yield [Key(epoch, first + j, "sup") for j in sup] + [
                 Key(epoch, first + j, "unsup") for j in unsup
@@ -147,13 +147,13 @@ class _Epoch(Sampler[list[Key]]):
     """What torch's loader asks for the keys of the coming epoch."""
 
     def __init__(self, plan: Plan) -> None:
-        self.plan, self.epoch, self.sparse = plan, 0, False
+        self.plan, self.epoch, self.sparse, self.start = plan, 0, False, 0
 
     def __iter__(self) -> Iterator[list[Key]]:
-        return self.plan.batches(self.epoch, self.sparse)
+        return self.plan.batches(self.epoch, self.sparse, self.start)
 
     def __len__(self) -> int:
-        return self.plan.iterations
+        return self.plan.iterations - self.start
 
 
 class Loader:
@@ -183,13 +183,13 @@ class Loader:
             generator=torch.Generator(),  # torch's loader draws a number we do not use; not from global state
         )
 
-    def epoch(self, epoch: int, sparse: bool) -> Iterator[dict[str, Any]]:
-        """The batches of one epoch; only now do workers look at the sampler state.
+    def epoch(self, epoch: int, sparse: bool, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The batches of one epoch from step ``start`` on; only now do workers look at the sampler state.
 
         Raises:
             UserError: a broken annotation, or too many unreadable samples in a row.
         """
-        self._epoch.epoch, self._epoch.sparse = epoch, sparse
+        self._epoch.epoch, self._epoch.sparse, self._epoch.start = epoch, sparse, start
         for batch in self._loader:
             if "error" in batch:
                 raise UserError(batch["error"])

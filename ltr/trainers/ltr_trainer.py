@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from config.console import Progress, say, warn
 from config.errors import UserError
+from config.interrupt import Interrupt
 from ltr.actors.base import Actor, StepResult
 from ltr.admin.checkpoint import FORMAT, network_content
 from ltr.admin.process_group import ProcessGroup
@@ -29,8 +30,12 @@ _LOOK = 20
 class Loader(Protocol):
     """What the trainer asks of a loader; see ``ltr.data.loader``."""
 
-    def epoch(self, epoch: int, sparse: bool) -> Iterator[dict[str, Any]]:
-        """The batches of one epoch."""
+    def epoch(self, epoch: int, sparse: bool, start: int = 0) -> Iterator[dict[str, Any]]:
+        """The batches of one epoch from step ``start`` on."""
+
+
+class Stopped(Exception):
+    """A signal ends the run here, within an epoch."""
 
 
 class LTRTrainer:
@@ -62,15 +67,20 @@ class LTRTrainer:
         self.actor, self.loader, self.optimizer, self.schedule = actor, loader, optimizer, schedule
         self.run, self.group, self.settings = run, group, run.settings
         self.key_frames, self.constructor = key_frames, dict(constructor or {})
-        self.epoch = 0
+        self.epoch, self.step = 0, 0  # whole epochs, and steps of the next
         self._log: RunLog | None = None
         self._nonfinite = torch.zeros(2, device=group.device)  # steps skipped in a row, and in this epoch
-        self._bad_samples: list[str] = []
+        self._bad_samples: list[str] = []  # of this epoch
+        self._meter = Meter()
+        self._signal = Interrupt()
 
     # -- the loop ---------------------------------------------------------------------------------
 
     def train(self, epochs: int) -> None:
         """Train up to and including ``epochs``, going on from the newest checkpoint of this run.
+
+        At Ctrl-C or SIGTERM the step is finished and all is saved before the signal is obeyed; several processes
+        agree on the step, at the latest ``_LOOK`` steps on. A second signal is obeyed at once.
 
         Raises:
             UserError: the files on disk belong to another run, too many samples are bad, the
@@ -80,43 +90,67 @@ class LTRTrainer:
         self.epoch, state = self.group.agree(
             self.run.resume_point(self.key_frames) if self.group.first else None
         )
-        if self.epoch:
+        self.step = state.get("step", 0)
+        if state:
             self.load(self.epoch, state)
-            self._tell(f"going on after epoch {self.epoch} ({self.run.store.weights(self.epoch, 's').name})")
+            name = self.run.store.weights(self.epoch, "s", self.step).name
+            self._tell(f"going on after epoch {self.epoch}{_steps(self.step)} ({name})")
         else:
             self.begin()
         if self.epoch >= epochs:
             self._tell(f"trained already: {self.run.folder} holds epoch {self.epoch}")
             return
         if self.group.first:
+            self.run.store.tidy()
             tensorboard = self.run.tensorboard if settings.train.tensorboard else None
             self._log = RunLog(self.run.folder, tensorboard, state.get("log_size", 0), self.epoch)
-        total, done = epochs * settings.train.iterations, self.epoch * settings.train.iterations
+        total = epochs * settings.train.iterations
+        done = self.epoch * settings.train.iterations + self.step
         try:
-            with Progress(total, settings.variant, "steps", done) as progress:
+            with self._signal, Progress(total, settings.variant, "steps", done) as progress:
                 for epoch in range(self.epoch + 1, epochs + 1):
                     self._train_epoch(epoch, progress)
+                    stop = self.group.any(self._signal())
                     keep = epoch % settings.train.save_interval == 0 or epoch == epochs
-                    if keep or epoch % settings.train.resume_interval == 0:
+                    if keep or stop or epoch % settings.train.resume_interval == 0:
                         self.save(epoch, keep)
+                    if stop:
+                        break
+        except Stopped:
+            self._save_step()
         finally:
             if self._log is not None:
                 self._log.close()
+        if self._signal():
+            self._tell(f"saved after epoch {self.epoch}{_steps(self.step)}; the same command goes on there")
+        self._signal.pass_on()
+
+    def stop_if_told(self, step: int) -> None:
+        """Leave the epoch here, ``step`` steps into some loop, if a signal has come.
+
+        Several processes ask each other only where they look at the device anyway.
+
+        Raises:
+            Stopped: on every process.
+        """
+        if (self.group.size == 1 or step % _LOOK == 0) and self.group.any(self._signal()):
+            raise Stopped
 
     def _train_epoch(self, epoch: int, progress: Progress) -> None:
         settings = self.settings.train
         self.begin_epoch(epoch)
         self.schedule.begin_epoch(epoch, self.optimizer)
-        meter, waited, samples, shown = Meter(), 0.0, 0, ""
-        self._bad_samples = []
-        self._nonfinite[1] = 0
+        waited, samples, shown = 0.0, 0, ""
+        if not self.step:
+            self._meter, self._bad_samples = Meter(), []
+            self._nonfinite[1] = 0
         started = mark = time.perf_counter()
-        for step, batch in enumerate(self.loader.epoch(epoch, self.sparse(epoch))):
+        for step, batch in enumerate(self.loader.epoch(epoch, self.sparse(epoch), self.step), self.step):
             waited += time.perf_counter() - mark
             self._count_bad(batch.get("bad", []))
             picture = step == 0 and settings.image_interval > 0 and epoch % settings.image_interval == 0
             result = self._step(epoch, step, batch, picture and self.group.first)
-            meter.add(result.stats)
+            self._meter.add(result.stats)
             if result.picture is not None:
                 self._picture(epoch, result.picture)
             samples += (
@@ -134,14 +168,16 @@ class LTRTrainer:
                     samples_per_s=f"{samples / elapsed:.0f}",
                     waiting=f"{100 * waited / elapsed:.0f} %",
                 )
+            self.step = step + 1
+            self.stop_if_told(step)
             mark = time.perf_counter()
         self._watch_nonfinite(epoch)
-        elapsed = time.perf_counter() - started
+        elapsed = max(time.perf_counter() - started, 1e-9)  # nothing was left to do of an epoch gone on with
         values: dict[str, Any] = {
             "stage": self.stage(epoch),
             "lr": [group["lr"] for group in self.optimizer.param_groups],
         }
-        values |= meter.means(self.group) | self.end_epoch(epoch)
+        values |= self._meter.means(self.group) | self.end_epoch(epoch)
         values["skipped_steps"] = int(self._nonfinite[1].item())
         values["bad_samples"] = len(self._bad_samples)
         speed = {
@@ -151,7 +187,7 @@ class LTRTrainer:
         }
         if self._log is not None:
             self._log.write(epoch, values, speed)
-        self.epoch = epoch
+        self.epoch, self.step = epoch, 0
         self._tell(_summary(epoch, settings.epochs, values, speed))
 
     def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
@@ -234,28 +270,54 @@ class LTRTrainer:
     def save(self, epoch: int, keep: bool) -> None:
         """Make ``epoch`` exist on disk."""
         if self.group.first:
-            settings = self.settings.plain()
-            content: dict[str, dict[str, Any]] = {
-                part: network_content(network, self.run.store.net_type, self.constructor, settings, epoch)
-                for part, network in self.parts().items()
-            }
-            content["state"] = {
-                "format": FORMAT,
-                "epoch": epoch,
-                "optimizer": self.optimizer.state_dict(),
-                "key_frames": self.key_frames,
-                "log_size": self._log.size() if self._log is not None else 0,
-                "settings": settings,
-            }
-            self.run.store.save(epoch, content, self.write_state(), keep)
+            self.run.store.save(epoch, self._content(epoch), self.write_state(), keep)
         self.group.wait()
 
+    def _content(self, epoch: int) -> dict[str, dict[str, Any]]:
+        settings = self.settings.plain()
+        content: dict[str, dict[str, Any]] = {
+            part: network_content(network, self.run.store.net_type, self.constructor, settings, epoch)
+            for part, network in self.parts().items()
+        }
+        content["state"] = {
+            "format": FORMAT,
+            "epoch": epoch,
+            "optimizer": self.optimizer.state_dict(),
+            "key_frames": self.key_frames,
+            "log_size": self._log.size() if self._log is not None else 0,
+            "settings": settings,
+        }
+        return content
+
+    def _save_step(self) -> None:
+        """Make the steps done of the unfinished epoch exist on disk."""
+        within = self.within_epoch()
+        if self.group.first:
+            content = self._content(self.epoch)
+            content["state"] |= {"step": self.step, **within}
+            self.run.store.save(self.epoch, content, None, keep=False, step=self.step)
+        self.group.wait()
+
+    def within_epoch(self) -> dict[str, Any]:
+        """What a training state saved within an epoch holds beside that of a whole one; every process calls it."""
+        counted = {
+            "meter": self._meter.state(),
+            "bad_samples": self._bad_samples,
+            "nonfinite": self._nonfinite.cpu(),
+        }
+        return {"counted": self.group.collect(counted)}
+
     def load(self, epoch: int, state: dict[str, Any]) -> None:
-        """Put networks and optimizer back to the end of ``epoch``."""
+        """Put networks and optimizer back to the end of ``epoch``, or to ``state["step"]`` steps after it."""
+        step = state.get("step", 0)
         for part, network in self.parts().items():
-            if self.run.store.has(epoch, part):
-                network.load_state_dict(self.run.store.load(epoch, part)["net"])
+            if self.run.store.has(epoch, part, step):
+                network.load_state_dict(self.run.store.load(epoch, part, step)["net"])
         self.optimizer.load_state_dict(state["optimizer"])
+        for counted in state.get("counted", [])[self.group.rank :: self.group.size]:
+            self._meter.restore(counted["meter"], self.group.device)
+            self._bad_samples += counted["bad_samples"]
+            self._nonfinite = counted["nonfinite"].to(self.group.device)  # the same on every process
 
     def _picture(self, epoch: int, picture: np.ndarray) -> None:
         path = self.run.folder / "inputs" / f"ep{epoch:04d}.png"
@@ -267,6 +329,10 @@ class LTRTrainer:
     def _tell(self, text: str) -> None:
         if self.group.first:
             say(text)
+
+
+def _steps(step: int) -> str:
+    return f" and {step} steps of the next" if step else ""
 
 
 def _summary(epoch: int, epochs: int, values: dict[str, Any], speed: dict[str, Any]) -> str:

@@ -29,6 +29,17 @@ class Meter:
             else:
                 self._sums[name], self._counts[name] = value.clone(), good.double()
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """Sum and count ``[2]`` of each statistic, float64 on the CPU; what ``restore`` takes."""
+        return {name: torch.stack([total, self._counts[name]]).cpu() for name, total in self._sums.items()}
+
+    def restore(self, state: dict[str, torch.Tensor], device: torch.device) -> None:
+        """Add what another meter had summed."""
+        for name, (total, count) in state.items():
+            total, count = total.to(device), count.to(device)
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+            self._counts[name] = self._counts[name] + count if name in self._counts else count
+
     def means(self, group: ProcessGroup) -> dict[str, float | None]:
         """The mean of each statistic over steps and processes, six significant digits; None without a value."""
         names = sorted(self._sums)

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from config.console import say
 from ltr.actors.base import StepResult
 from ltr.actors.sparse import SparseActor
-from ltr.data.sampler_state import Journal, SamplerState
+from ltr.data.sampler_state import RECORD, Journal, SamplerState
 from ltr.trainers.ltr_trainer import LTRTrainer
 from ltr.trainers.teacher import MovingAverage
 
@@ -44,11 +45,16 @@ class SparseTrainer(LTRTrainer):
     def begin_epoch(self, epoch: int) -> None:
         super().begin_epoch(epoch)
         self._steps = 0
-        if epoch == self.settings.train.burn_in_epochs + 1:
+        if epoch == self.settings.train.burn_in_epochs + 1 and not self.step:
             self.actor.teacher.load_state_dict(self.actor.plain_network.state_dict())
-        if self.sparse(epoch) and self._journal is None:
+        if self.sparse(epoch):
+            self._open_journal()
+
+    def _open_journal(self) -> Journal:
+        if self._journal is None:
             self._journal = Journal(self.run.journal(self.group.rank))
             self._journal.reset()  # what it held is older than the checkpoint that this run goes on from
+        return self._journal
 
     def _step(self, epoch: int, step: int, batch: dict[str, Any], picture: bool) -> StepResult:
         if self.sparse(epoch) and step % self.settings.sparse.update_frequency == 0:
@@ -86,7 +92,7 @@ class SparseTrainer(LTRTrainer):
 
     def parts(self) -> dict[str, nn.Module]:
         networks: dict[str, nn.Module] = {"s": self.actor.plain_network}
-        if self.sparse(self.epoch):
+        if self.sparse(self.epoch + bool(self.step)):
             networks["t"] = self.actor.teacher
         return networks
 
@@ -99,10 +105,25 @@ class SparseTrainer(LTRTrainer):
         if self._journal is not None:
             self._journal.reset()
 
+    def within_epoch(self) -> dict[str, Any]:
+        if self._journal is None:
+            return super().within_epoch()
+        self._note(self.epoch + 1)
+        noted = self.group.gather(self._journal.read())  # since the last whole epoch on disk
+        return super().within_epoch() | {"journal": torch.from_numpy(noted.view(np.uint8))}
+
     def load(self, epoch: int, state: dict[str, Any]) -> None:
         super().load(epoch, state)
+        if "journal" in state:
+            journal = self._open_journal()
+            if self.group.first:
+                noted = state["journal"].numpy().view(RECORD)
+                journal.append(noted)
+                whole = noted["order"] < (epoch + 1) << 32  # the others are merged when their epoch ends
+                self.state.merge(noted[whole])
+            self.group.wait()
+            self.state.refresh()
         if self.group.first:
-            self.run.store.publish(epoch)
-            say(
-                f"sampler state: {self.run.store.snapshot(epoch).name}, {100 * self._explored():.1f} % of the frames explored"
-            )
+            if not self.step:
+                self.run.store.publish(epoch)
+            say(f"sampler state: {100 * self._explored():.1f} % of the frames explored")

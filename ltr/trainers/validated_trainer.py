@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from ltr.trainers.ltr_trainer import Loader, LTRTrainer
+from ltr.trainers.ltr_trainer import Loader, LTRTrainer, Stopped
 from ltr.trainers.meter import Meter
 
 
@@ -37,7 +37,13 @@ class ValidatedTrainer(LTRTrainer):
         """The mean statistics of the actor over the validation set."""
         self.actor.plain_network.eval()  # the next epoch begins with actor.train()
         meter = Meter()
-        for batch in loader.epoch(0, False):
+        before = len(self._bad_samples)
+        for step, batch in enumerate(loader.epoch(0, False)):
             self._count_bad(batch.get("bad", []))
             meter.add(self.actor(batch).stats)
+            try:
+                self.stop_if_told(step)
+            except Stopped:  # the run goes on with the whole validation
+                del self._bad_samples[before:]
+                raise
         return meter.means(self.group)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from config.console import Progress, duration, say, warn
 from config.errors import UserError
 from config.files import sha256, write_json
+from config.interrupt import Interrupt
 from config.settings import Settings
 from pysot_toolkit.testing.checkpoints import find_checkpoint
 from pysot_toolkit.testing.frame_sources import Frame, Prefetch, Source, open_source
@@ -67,37 +67,6 @@ def run_track(options: argparse.Namespace, settings: Settings) -> int:
                 run.report([path for path in (save, record) if path is not None])
     stop.pass_on()
     return 0
-
-
-class Interrupt:
-    """While entered, Ctrl-C and SIGTERM are remembered instead of obeyed; a second one is obeyed at once."""
-
-    def __init__(self) -> None:
-        self._number = 0
-        self._before: dict[int, Any] = {}
-
-    def __call__(self) -> bool:
-        """Whether a signal has come."""
-        return self._number != 0
-
-    def __enter__(self) -> Interrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) != signal.SIG_IGN:  # ignored by whoever started us
-                self._before[number] = signal.signal(number, self._remember)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, number: int, _: object) -> None:
-        self._number = number
-        signal.signal(number, self._before[number])
-
-    def pass_on(self) -> None:
-        """Obey the signal that has come, if any."""
-        if self._number:
-            signal.raise_signal(self._number)
 
 
 class Stopwatch:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,12 +39,14 @@ class Actor:
 
 
 class Loader:
-    def __init__(self, poisoned=(), bad=()) -> None:
-        self.poisoned, self.bad = set(poisoned), set(bad)
+    def __init__(self, poisoned=(), bad=(), signals=()) -> None:
+        self.poisoned, self.bad, self.signals = set(poisoned), set(bad), dict(signals)
 
-    def epoch(self, epoch: int, sparse: bool):
-        for step in range(4):
+    def epoch(self, epoch: int, sparse: bool, start: int = 0):
+        for step in range(start, 4):
             torch.manual_seed(100 * epoch + step)
+            if number := self.signals.pop((epoch, step), 0):
+                signal.raise_signal(number)
             scale = torch.tensor(float("inf") if (epoch, step) in self.poisoned else 1.0)
             sup = {"x": torch.randn(6, 4), "scale": scale, "index": torch.arange(6)}
             yield {"sup": sup, "bad": ["img.jpg: is truncated"] if (epoch, step) in self.bad else []}
@@ -95,6 +99,85 @@ def test_a_run_in_two_parts_is_the_run_in_one(tmp_path, stop):
         5,
     ]
     assert second.run.store.epochs() == sorted({2, 4, 5, stop})  # the last epoch of a call is kept
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("moments", [[(1, 0)], [(2, 3)], [(1, 2), (1, 3), (3, 1), (5, 3)]])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_after_its_step_and_costs_nothing(tmp_path, capsys, number, moments):
+    faults = {"poisoned": [(1, 1), (3, 1), (3, 2)], "bad": [(1, 0), (1, 2), (3, 0), (3, 3)]}
+    whole = trainer(tmp_path / "whole", Loader(**faults))
+    whole.train(5)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job's may be ignored
+    try:
+        for epoch, step in moments:
+            part = trainer(tmp_path / "parts", Loader(signals={(epoch, step): number}, **faults))
+            with pytest.raises((KeyboardInterrupt, SystemExit)) as end:
+                part.train(5)
+            assert isinstance(end.value, KeyboardInterrupt) or end.value.code == 143
+            assert (part.epoch, part.step) == (epoch - 1, step + 1)
+            said = f"saved after epoch {epoch - 1} and {step + 1} steps of the next"
+            assert said in capsys.readouterr().out
+            part.run._lock.close()  # as the end of its process would
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, interrupt)
+    parts = trainer(tmp_path / "parts", Loader(**faults))
+    parts.train(5)
+    assert equal(weights(whole), weights(parts))
+    whole_log, parts_log = ((t.run.folder / "train.jsonl").read_bytes() for t in (whole, parts))
+    assert whole_log == parts_log and b'"skipped_steps":2' in whole_log and b'"bad_samples":2' in whole_log
+    files = [{path.name for path in t.run.folder.iterdir()} for t in (whole, parts)]
+    assert files[0] == files[1]  # what was saved within an epoch is gone
+
+
+@pytest.mark.faults
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        loader = Loader(signals={(2, 1): signal.SIGINT})
+        t = trainer(tmp_path, loader)
+        step = t._step
+
+        def interrupted(epoch, number, *rest):
+            if (epoch, number) == (2, 1):
+                signal.raise_signal(signal.SIGINT)
+            return step(epoch, number, *rest)
+
+        t._step = interrupted  # type: ignore[method-assign]
+        with pytest.raises(KeyboardInterrupt):
+            t.train(5)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    assert (t.epoch, t.step) == (1, 1)
+    assert t.run.store.newest() == 1 and t.run.store.newest_step(1) is None
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("damage", ["s", "state", "manifest", "base"])
+def test_a_damaged_save_within_an_epoch_is_named_and_the_epoch_before_is_taken(tmp_path, capsys, damage):
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        t = trainer(tmp_path / "parts", Loader(signals={(4, 1): signal.SIGINT}))
+        with pytest.raises(KeyboardInterrupt):
+            t.train(5)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    store = t.run.store
+    path = {"manifest": store.manifest(3, 2), "base": store.weights(3, "s")}.get(damage) or store.weights(
+        3, damage, 2
+    )
+    path.write_bytes(path.read_bytes()[:-7])
+    t.run._lock.close()
+    capsys.readouterr()
+    parts, whole = trainer(tmp_path / "parts"), trainer(tmp_path / "whole")
+    parts.train(5)
+    printed = capsys.readouterr()
+    assert f"going on after epoch {2 if damage == 'base' else 3} (" in printed.out
+    assert path.name in printed.err and "falling back to the checkpoint before it" in printed.err
+    whole.train(5)
+    assert equal(weights(whole), weights(parts))
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])

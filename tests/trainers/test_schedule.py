@@ -109,8 +109,8 @@ class Loader:
     def __init__(self, rank: int = 0, size: int = 1, poisoned: tuple[tuple[int, int], ...] = ()) -> None:
         self.rows, self.poisoned = slice(rank * 4 // size, (rank + 1) * 4 // size), poisoned
 
-    def epoch(self, epoch: int, sparse: bool):
-        for step in range(STEPS):
+    def epoch(self, epoch: int, sparse: bool, start: int = 0):
+        for step in range(start, STEPS):
             generator = torch.Generator().manual_seed(100 * epoch + step)
             x = torch.rand(4, 3, 31, 31, generator=generator)[self.rows]
             scale = torch.tensor(float("inf") if (epoch, step) in self.poisoned else 1.0)
@@ -208,8 +208,8 @@ def test_a_first_step_that_is_skipped_leaves_no_momentum(tmp_path, epoch):
     assert json.loads((t.run.folder / "train.jsonl").read_text().splitlines()[-1])["skipped_steps"] == 1
 
     class Shorter(Loader):
-        def epoch(self, number: int, sparse: bool):
-            yield from list(super().epoch(number, sparse))[number == epoch :]
+        def epoch(self, number: int, sparse: bool, start: int = 0):
+            yield from list(super().epoch(number, sparse, start))[number == epoch :]
 
     u = trainer(tmp_path / "shorter", loader=Shorter(), norm=True)
     u.train(epoch)
