@@ -37,6 +37,7 @@ class Job:
         fault: what happens to its files.
         file_size: largest size of a file in bytes, as ``ulimit -f`` sets it; 0: no limit.
         clock_jumps: seconds by which ``time.time`` is set back at each of its calls.
+        stop_at: (epoch, step, signal) of a training: the signal comes while it waits for the batch of this step.
     """
 
     verb: str
@@ -46,6 +47,7 @@ class Job:
     fault: FileFault | None = None
     file_size: int = 0
     clock_jumps: float = 0.0
+    stop_at: tuple[int, int, int] | None = None
 
 
 class Ended(NamedTuple):
@@ -73,6 +75,18 @@ def _run(job: Job) -> None:
         time.time = lambda: real() - job.clock_jumps * next(calls)  # type: ignore[method-assign]
     if job.fault is not None:
         install(job.fault)
+    if job.stop_at is not None:
+        from ltr.data.loader import Plan
+
+        real_batches, (epoch, stop, number) = Plan.batches, job.stop_at
+
+        def batches(plan, at: int, sparse: bool, start: int = 0):
+            for step, keys in enumerate(real_batches(plan, at, sparse, start), start):
+                if (at, step) == (epoch, stop):
+                    os.kill(os.getpid(), number)
+                yield keys
+
+        Plan.batches = batches  # type: ignore[method-assign]
     from config.cli import run
 
     verb = importlib.import_module(f"scripts.{job.verb}")
@@ -99,6 +113,13 @@ class Verb:
         if self.alive():
             os.kill(self.pid, number)
 
+    def says(self, text: str) -> float:
+        """Wait until the process has said ``text`` on stdout, at least by its existence; CPU time used till then."""
+        out = Path(self.job.output + ".out")
+        while self.alive() and not (out.exists() and text in out.read_text()):
+            time.sleep(0.001)
+        return self.watch(0)
+
     def signal_after(self, seconds: float, number: int) -> None:
         """Send a signal once the process has used so much CPU time, whatever else the machine does."""
         self.watch(seconds)
@@ -107,9 +128,11 @@ class Verb:
     def watch(self, seconds: float = math.inf) -> float:
         """Wait until the process has ended, or has used so much CPU time; how much it has used."""
         clock, used = ((-self.pid - 1) << 3) | 2, 0.0  # of another process, see clock_getcpuclockid(3)
-        while self.alive() and used < seconds:
+        while self.alive():
             with contextlib.suppress(OSError):  # has just ended
                 used = time.clock_gettime(clock)
+            if used >= seconds:
+                break
             time.sleep(0.001)
         return used
 
