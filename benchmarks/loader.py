@@ -1,6 +1,7 @@
 """Training samples per second and core, against plain OpenCV: frames are 1280x720 JPEG files of quality 90, targets 40
 to 250 px wide and high. "Plain" decodes every frame whole, takes its mean with ``np.mean`` over two axes and cuts the
-same crops.
+same crops. The targets were set against the published loader, which also reads annotations anew for every sample: it
+was slower than plain OpenCV by a fifth to a third.
 
     python -m benchmarks.loader
 """
@@ -19,10 +20,15 @@ from benchmarks import Row, paired, rates, scaled, table
 from config.cli import run
 from config.console import say
 from config.defaults import get_defaults
+from ltr.data import proposals
+from ltr.data.adaptive_crop import crop_rectangles, cut_rectangle
 from ltr.data.crop import crop, jitter
-from ltr.data.image_loader import Square, read_region
+from ltr.data.image_loader import open_frame
 from ltr.data.loader import Key, TrackingSamples, collate
-from ltr.data.sampler import LabelledPair, LabelledPairs, SparseInstance, SparseInstances
+from ltr.data.processing_ltr import Jitter, SequenceProcessing
+from ltr.data.proposals import PerturbedBoxes
+from ltr.data.sampler import FrameBox, LabelledPair, LabelledPairs, SparseInstance, SparseInstances
+from ltr.data.sampler_ltr import SequenceFrames
 from ltr.data.sampler_state import RECORD, SamplerState
 from ltr.dataset.base import Annotation
 
@@ -57,16 +63,16 @@ class Repeated:
         raise NotImplementedError
 
 
-def make_files(folder: Path) -> list[str]:
-    """JPEG files about as large as frames of real video (150 to 200 kB)."""
+def make_files(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
+    """JPEG files about as large as frames of real video (150 to 200 kB at 720p)."""
     rng = np.random.default_rng(0)
     paths = []
     for number in range(FILES):
-        image = np.zeros((HEIGHT, WIDTH, 3), np.float32)
+        image = np.zeros((height, width, 3), np.float32)
         for cells, weight in ((6, 60), (24, 30), (96, 16), (320, 9)):
-            noise = rng.normal(0, weight, (cells * HEIGHT // WIDTH, cells, 3)).astype(np.float32)
-            image += cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
-        paths.append(str(folder / f"{number}.jpg"))
+            noise = rng.normal(0, weight, (cells * height // width, cells, 3)).astype(np.float32)
+            image += cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
+        paths.append(str(folder / f"{height}-{number}.jpg"))
         pixels = (image + 120).clip(0, 255).astype(np.uint8)
         cv2.imwrite(paths[-1], pixels, [cv2.IMWRITE_JPEG_QUALITY, 90])
     return paths
@@ -142,7 +148,8 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         files = make_files(folder)
-        return [*samples_per_second(files, folder), regions(files)]
+        large = make_files(folder, 1920, 1080)
+        return [*samples_per_second(files, folder), sequences(files), regions(files), regions(large)]
 
 
 def samples_per_second(files: list[str], folder: Path) -> list[Row]:
@@ -177,21 +184,53 @@ def samples_per_second(files: list[str], folder: Path) -> list[Row]:
     return rows
 
 
-def regions(files: list[str]) -> Row:
-    """A square of 256 px somewhere in a frame, against the whole frame."""
-    corners = np.random.default_rng(2).integers(0, [WIDTH - 256, HEIGHT - 256], (FILES, 2)).tolist()
+def sequences(files: list[str]) -> Row:
+    """DiMP's: 3 train and 3 test frames of 288 px, five times the target wide, with 8 proposals each."""
+    processing = SequenceProcessing(
+        size=(288, 288),
+        search_factor=5.0,
+        train_jitter=Jitter(3.0, 0.25),
+        test_jitter=Jitter(4.5, 0.5),
+        proposals=PerturbedBoxes(count=8, min_iou=0.1, sigmas=(0.01, 0.05, 0.1, 0.2)),
+    )
+    boxes = random_boxes(np.random.default_rng(3), len(files))
+    frames = [FrameBox(path, bbox) for path, bbox in zip(files, boxes)]
+    drawn = [SequenceFrames(frames[i : i + 3], frames[i + 3 : i + 6]) for i in range(0, len(files), 6)]
+    ours_at, plain_at = itertools.count(), itertools.count()
 
     def ours() -> None:
-        for path, (left, top) in zip(files, corners):
-            read_region(path, [Square(left, top, 256, 256)])
+        for number, sample in enumerate(drawn):
+            processing(sample, np.random.default_rng([next(ours_at), number]))
+
+    def plain() -> None:
+        for number, sample in enumerate(drawn):
+            rng = np.random.default_rng([next(plain_at), number])
+            for part, amount in ((sample.train, (3.0, 0.25)), (sample.test, (4.5, 0.5))):
+                about = proposals.jitter(np.stack([frame.bbox for frame in part]), *amount, rng=rng)
+                for frame, where in zip(part, crop_rectangles(about, (WIDTH, HEIGHT), 5.0, (288, 288))):
+                    cut_rectangle(plain_image(frame.path), where, (288, 288))
+
+    fast, slow = paired(ours, plain, ROUNDS)
+    name = "sequences of DiMP, 3 + 3 frames (the plain way makes no proposals)"
+    return Row(name, "/s", rates(len(drawn), fast), rates(len(drawn), slow))
+
+
+def regions(files: list[str]) -> Row:
+    """The rows down to a square of 256 px somewhere in a frame, against the whole frame."""
+    height = open_frame(files[0]).height
+    tops = np.random.default_rng(2).integers(0, height - 256, len(files)).tolist()
+
+    def ours() -> None:
+        for path, top in zip(files, tops):
+            open_frame(path).region(top + 256)
 
     def wholes() -> None:
         for path in files:
             plain_image(path)
 
     fast, slow = paired(ours, wholes, ROUNDS)
-    each = 1e3 / FILES
-    return Row("a region of one JPEG", "ms", scaled(fast, each), scaled(slow, each))
+    each = 1e3 / len(files)
+    return Row(f"a square of 256 px in a JPEG, {height} rows", "ms", scaled(fast, each), scaled(slow, each))
 
 
 if __name__ == "__main__":

@@ -124,9 +124,31 @@ def machine(settings: Settings, given: list[str]) -> Iterator[Row]:
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         yield Row(GOOD, f"GPU {number}", f"{card.name}, {card.total_memory / 2**30:.0f} GB")
-    from ltr.data.image_loader import decoder_name
+    yield image_decoder()
 
-    yield Row(GOOD, "image decoder", decoder_name())
+
+def image_decoder() -> Row:
+    """The JPEG decoder in use, measured beside the others that are installed."""
+    from ltr.data.decoders import measure
+
+    timings = measure()
+    used = next(timing for timing in timings if timing.used)
+    others = [timing for timing in timings if not timing.used]
+    found = ", ".join(
+        [f"{used.name} {used.version}: {used.milliseconds:.1f} ms for 1280x720"]
+        + [f"{other.name} {other.milliseconds:.1f}" for other in others]
+    )
+    different = [f"{other.name} {other.version}" for other in others if not other.agrees]
+    if different:
+        remedy = (
+            f"other pixels by {', '.join(different)}: runs repeat only on machines that use {used.name} too"
+        )
+        return Row(ABSENT, "image decoder", found, remedy)
+    if used.name != "simplejpeg":
+        return Row(
+            ABSENT, "image decoder", f"{found}; equal pixels", "pip install simplejpeg, which is faster"
+        )
+    return Row(GOOD, "image decoder", f"{found}; equal pixels")
 
 
 def ranks(settings: Settings, given: list[str]) -> Iterator[Row]:

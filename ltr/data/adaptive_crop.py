@@ -9,12 +9,14 @@ left and top edges are at 0: a pixel's centre lies half a pixel from its edges, 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
 
 from config.errors import UserError, nearest
 from ltr.data.bbox import Array
+from ltr.data.image_loader import Frame, Region, reduction
 
 CENTRED, REPLICATE, INSIDE, INSIDE_MAJOR = "centred", "replicate", "inside", "inside_major"
 MODES = (CENTRED, REPLICATE, INSIDE, INSIDE_MAJOR)
@@ -68,21 +70,49 @@ def crop_rectangles(
     return np.concatenate([corner, sides], -1)
 
 
+def decode_frames(
+    frames: Sequence[Frame],
+    rectangles: np.ndarray,
+    output_size: tuple[int, int],
+    whole: Frame | None = None,
+) -> list[Region]:
+    """What each crop needs of its frame, for ``cut_rectangle``; crops of one frame share what is decoded once.
+
+    Args:
+        frames: of n crops; see ``ltr.data.image_loader``.
+        rectangles: ``[n, 4]``.
+        output_size: width and height of the resized crops, px.
+        whole: the frame of which all rows are needed, for its channel mean.
+
+    Raises:
+        BadImage: as ``Frame.region``.
+    """
+    regions = {}
+    for frame in dict.fromkeys(frames):
+        own = rectangles[[other is frame for other in frames]]
+        reduced = min(map(reduction, own[:, 2:].min(0).tolist(), output_size))
+        bottom = int((own[:, 1] + own[:, 3]).max())
+        regions[frame] = frame.region(None if frame is whole else bottom, reduced)
+    return [regions[frame] for frame in frames]
+
+
 def cut_rectangle(
     image: np.ndarray,
     rectangle: np.ndarray,
     output_size: tuple[int, int],
     border: int = cv2.BORDER_REPLICATE,
     interpolation: int = cv2.INTER_LINEAR,
+    reduced: int = 1,
 ) -> np.ndarray:
     """The pixels of one crop.
 
     Args:
-        image: ``[H, W]`` or ``[H, W, C]``.
+        image: ``[H, W]`` or ``[H, W, C]``; rows below the rectangle may be missing.
         rectangle: whole numbers ``[4]``; parts outside the image are fine.
         output_size: width and height of the result, px.
         border: what lies outside: ``cv2.BORDER_REPLICATE``, or ``cv2.BORDER_CONSTANT`` for zeros (masks).
         interpolation: ``cv2.INTER_LINEAR``, or ``cv2.INTER_NEAREST`` for masks of several objects.
+        reduced: how many times smaller ``image`` is than the frame in which ``rectangle`` lies (1, 2, 4 or 8).
 
     Returns:
         ``[height, width]`` or ``[height, width, C]`` of the image's type.
@@ -90,9 +120,11 @@ def cut_rectangle(
     x, y, w, h = (int(number) for number in rectangle)
     height, width = image.shape[:2]
     left, top, right, bottom = max(-x, 0), max(-y, 0), max(x + w - width, 0), max(y + h - height, 0)
-    if left >= w or top >= h or right >= w or bottom >= h or w * h > _LARGEST_PADDED:
-        step_x, step_y = w / output_size[0], h / output_size[1]
-        to_image = np.array([[step_x, 0, x + step_x / 2 - 0.5], [0, step_y, y + step_y / 2 - 0.5]])
+    outside = left >= w or top >= h or right >= w or bottom >= h
+    if outside or reduced > 1 or w * h > _LARGEST_PADDED:
+        step_x, step_y = w / output_size[0] / reduced, h / output_size[1] / reduced
+        first_x, first_y = x / reduced + step_x / 2 - 0.5, y / reduced + step_y / 2 - 0.5
+        to_image = np.array([[step_x, 0, first_x], [0, step_y, first_y]])
         flags = interpolation | cv2.WARP_INVERSE_MAP
         return cv2.warpAffine(image, to_image, output_size, flags=flags, borderMode=border)
     part = image[y + top : y + h - bottom, x + left : x + w - right]

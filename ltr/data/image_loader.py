@@ -1,7 +1,10 @@
 """Image files to RGB arrays, decoding no more than the crops need.
 
-JPEG frames are decoded by simplejpeg (libjpeg-turbo), other formats and installations without it by
-OpenCV, which returns the same bytes. Two properties of baseline JPEG save most of the work:
+JPEG frames are decoded by simplejpeg (libjpeg-turbo), other formats and installations without it by OpenCV. All
+that are usually installed (``ltr.data.decoders``) rest on libjpeg-turbo and return the same bytes at every scale with
+the exact transform and smooth colours, which is what is asked of them here: so the choice changes no result. simplejpeg
+is the fastest of them wherever it was measured, and the only one that says what is wrong with a damaged file instead
+of painting over it. Two properties of baseline JPEG save most of the work:
 
 - its blocks are stored from top to bottom, so that a file whose header says "240 rows" decodes as the
   first 240 rows and stops: a crop costs nothing for what lies below it;
@@ -14,7 +17,6 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -56,15 +58,6 @@ class BadImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
-class Square(NamedTuple):
-    """A square of a frame that becomes a crop: position and side in frame px, side of the crop in px."""
-
-    left: int
-    top: int
-    side: int
-    size: int
-
-
 class Region(NamedTuple):
     """The decoded part of a frame; it always begins at the frame's top-left corner."""
 
@@ -86,13 +79,6 @@ class _Layout(NamedTuple):
     one_scan: bool  # baseline, all colours in one scan: rows are complete one after the other
 
 
-def decoder_name() -> str:
-    """Which library decodes JPEG files, for people."""
-    if simplejpeg is None:
-        return f"OpenCV {cv2.__version__} (slower; pip install simplejpeg)"
-    return f"simplejpeg {simplejpeg.__version__}"
-
-
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     """The image in a file, RGB uint8 ``[H, W, 3]``; orientation tags are not applied.
 
@@ -102,54 +88,69 @@ def read_image(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         BadImage: the file is missing, truncated, corrupt, not an image, or its levels are not of 8 or 16 bits.
     """
-    name, data = _read(path)
-    if not data.startswith(b"\xff\xd8"):
-        return _decode_other(name, data)
-    return _decode(name, data, _layout(name, data), 1)
+    return open_frame(path).region().pixels
 
 
-def read_region(path: str | os.PathLike[str], squares: Sequence[Square], whole: bool = False) -> Region:
-    """Decode what some crops of one frame need, and no more.
+class Frame:
+    """A frame's file, read but not decoded.
 
-    Args:
+    Attributes:
         path: the file.
-        squares: the squares that will be cut.
-        whole: decode all rows, for the frame's channel mean. It is done anyway where a square reaches
-            beyond the frame, because the mean is then the colour outside.
+        width, height: of the frame, px.
+    """
+
+    def __init__(self, path: str, data: bytes) -> None:
+        self.path, self._data = path, data
+        if data.startswith(b"\xff\xd8"):
+            self._layout = _layout(path, data)
+            self.width, self.height = self._layout.width, self._layout.height
+        else:
+            self._pixels = _decode_other(path, data)
+            self.height, self.width = self._pixels.shape[:2]
+
+    def region(self, bottom: int | None = None, reduced: int = 1) -> Region:
+        """Decode what some crops of the frame need, and no more; of other formats than JPEG, everything.
+
+        Args:
+            bottom: where the lowest crop ends, px from the top; None: all rows are needed, for the frame's channel mean.
+            reduced: 1, 2, 4 or 8, see ``reduction``.
+
+        Raises:
+            BadImage: the file is truncated or corrupt. Damage below the decoded rows is noticed where it breaks the
+                structure of the file (truncation, markers, holes), not where it only changes pixels.
+        """
+        if not self._data.startswith(b"\xff\xd8"):
+            return Region(self._pixels, 1, self.width, self.height, True)
+        data, layout = self._data, self._layout
+        if bottom is not None:
+            # One more line of blocks: the colours of the last row are interpolated with the row below it.
+            rows = (math.ceil(max(bottom, 1) / layout.block_rows) + 1) * layout.block_rows
+            if rows < self.height and _looks_sound(self.path, data, layout):
+                top = bytearray(data)
+                top[layout.height_at : layout.height_at + 2] = rows.to_bytes(2, "big")
+                pixels = _decode(self.path, top, layout._replace(height=rows), reduced, strict=False)
+                return Region(pixels, reduced, self.width, self.height, False)
+        pixels = _decode(self.path, data, layout, reduced)
+        return Region(pixels, reduced, self.width, self.height, True)
+
+
+def open_frame(path: str | os.PathLike[str]) -> Frame:
+    """Read a frame's file and its size.
 
     Raises:
-        BadImage: as ``read_image``. Damage below the decoded rows is noticed where it breaks the
-            structure of the file (truncation, markers, holes), not where it only changes pixels.
+        BadImage: the file is missing, empty, not an image, or its header is truncated or corrupt.
     """
-    name, data = _read(path)
-    if not data.startswith(b"\xff\xd8"):
-        pixels = _decode_other(name, data)
-        return Region(pixels, 1, pixels.shape[1], pixels.shape[0], True)
-    layout = _layout(name, data)
-    width, height = layout.width, layout.height
-    reduced = min(_reduction(square) for square in squares)
-    bottom = max(square.top + square.side for square in squares)
-    inside = all(
-        s.left >= 0 and s.top >= 0 and s.left + s.side <= width and s.top + s.side <= height for s in squares
-    )
-    # One more line of blocks: the colours of the last row are interpolated with the row below it.
-    rows = (math.ceil(bottom / layout.block_rows) + 1) * layout.block_rows
-    if whole or not inside or rows >= height or simplejpeg is None or not _looks_sound(name, data, layout):
-        return Region(_decode(name, data, layout, reduced), reduced, width, height, True)
-    top = bytearray(data)
-    top[layout.height_at : layout.height_at + 2] = rows.to_bytes(2, "big")
-    pixels = _decode(name, top, layout._replace(height=rows), reduced, strict=False)
-    return Region(pixels, reduced, width, height, False)
+    return Frame(*_read(path))
+
+
+def reduction(side: int, size: int) -> int:
+    """The largest scale of decoding that leaves ``side`` px of the frame at least as many as the crop's ``size``."""
+    return next((k for k in (8, 4, 2) if side >= k * size), 1)
 
 
 def channel_mean(region: Region) -> np.ndarray:
     """Mean level of each channel over the frame, float64 ``[3]``, 0..255."""
     return np.array(cv2.mean(region.pixels)[:3])
-
-
-def _reduction(square: Square) -> int:
-    """The largest reduction that leaves the square at least as large as the crop."""
-    return next((k for k in (8, 4, 2) if square.side >= k * square.size), 1)
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[str, bytes]:
@@ -213,7 +214,8 @@ def _decode(
 ) -> np.ndarray:
     width, height = math.ceil(layout.width / reduced), math.ceil(layout.height / reduced)
     if simplejpeg is None:
-        _looks_sound(name, bytes(data), layout)  # OpenCV fills what is missing with grey
+        if strict:
+            _looks_sound(name, bytes(data), layout)  # OpenCV fills what is missing with grey
         return _decode_opencv(name, data, reduced)
     try:
         return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, strict=strict)

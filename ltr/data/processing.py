@@ -13,7 +13,7 @@ import numpy as np
 from config.settings import Settings
 from ltr.data.augment import DRAWS
 from ltr.data.crop import CropGeometry, box_to_crop, crop_geometry, cut, jitter
-from ltr.data.image_loader import BadImage, Region, Square, channel_mean, read_region
+from ltr.data.image_loader import BadImage, Frame, Region, channel_mean, open_frame, reduction
 
 if TYPE_CHECKING:
     from ltr.data.sampler import FrameBox, LabelledPair, SparseInstance
@@ -54,10 +54,13 @@ def make_crops(requests: Sequence[Request]) -> list[Crop]:
         by_path.setdefault(request.frame.path, []).append(number)
     for path, numbers in by_path.items():
         geometries = {number: _geometry(requests[number]) for number in numbers}
-        squares = [
-            Square(int(g.left), int(g.top), int(g.side), requests[n].size) for n, g in geometries.items()
-        ]
-        region = read_region(path, squares, whole=any(requests[n].need_mean for n in numbers))
+        frame = open_frame(path)
+        reduced = min(reduction(int(g.side), requests[n].size) for n, g in geometries.items())
+        bottom: int | None = max(int(g.top + g.side) for g in geometries.values())
+        beyond = any(_reaches_beyond(frame, geometry) for geometry in geometries.values())
+        if beyond or any(requests[n].need_mean for n in numbers):
+            bottom = None  # what lies outside has the colour of the mean
+        region = frame.region(bottom, reduced)
         mean = channel_mean(region) if region.whole else np.zeros(3)
         for number, geometry in geometries.items():
             crops[number] = _crop(requests[number], geometry, region, mean)
@@ -69,6 +72,11 @@ def _geometry(request: Request) -> CropGeometry:
         return crop_geometry(request.about, request.search_factor, request.size)
     except ValueError as error:
         raise BadImage(request.frame.path, str(error)) from error
+
+
+def _reaches_beyond(frame: Frame, where: CropGeometry) -> bool:
+    right, bottom = where.left + where.side, where.top + where.side
+    return bool(where.left < 0 or where.top < 0 or right > frame.width or bottom > frame.height)
 
 
 def _crop(request: Request, geometry: CropGeometry, region: Region, mean: np.ndarray) -> Crop:

@@ -43,8 +43,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from ltr.data.adaptive_crop import REPLICATE, boxes_to_crop, crop_rectangles, cut_rectangle
-from ltr.data.image_loader import BadImage, read_image
+from ltr.data.adaptive_crop import REPLICATE, boxes_to_crop, crop_rectangles, cut_rectangle, decode_frames
+from ltr.data.image_loader import BadImage, Frame, open_frame
 from ltr.data.loader import Draws, Key, TrackingSamples
 from ltr.data.processing import Sample
 from ltr.data.proposals import Proposals, jitter
@@ -96,12 +96,19 @@ class SequenceProcessing:
         Raises:
             BadImage: a file cannot be decoded, or a box has no area.
         """
-        images = {frame.path: read_image(frame.path) for frame in (*frames.train, *frames.test)}
-        train, train_bbox = self._crops(frames.train, images, self._jitters["train"], rng)
-        test, test_bbox = self._crops(frames.test, images, self._jitters["test"], rng)
+        every = [*frames.train, *frames.test]
+        opened = {frame.path: open_frame(frame.path) for frame in every}
+        train, train_bbox = self._places(frames.train, opened, self._jitters["train"], rng)
+        test, test_bbox = self._places(frames.test, opened, self._jitters["test"], rng)
+        rectangles = np.concatenate([train, test])
+        regions = decode_frames([opened[frame.path] for frame in every], rectangles, self._size)
+        crops = [
+            cut_rectangle(region.pixels, where, self._size, reduced=region.reduced)
+            for region, where in zip(regions, rectangles)
+        ]
         return {
-            "train_images": train,
-            "test_images": test,
+            "train_images": np.stack(crops[: len(train)]),
+            "test_images": np.stack(crops[len(train) :]),
             "train_bbox": train_bbox.astype(np.float32),
             "test_bbox": test_bbox.astype(np.float32),
             **self._proposals(test_bbox, rng),
@@ -110,23 +117,22 @@ class SequenceProcessing:
             "gray_draw": np.float32(rng.random()),
         }
 
-    def _crops(
+    def _places(
         self,
         frames: Sequence[FrameBox],
-        images: Mapping[str, np.ndarray],
+        opened: Mapping[str, Frame],
         amount: Jitter,
         rng: np.random.Generator,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Crops uint8 ``[F, H, W, 3]`` about the jittered boxes, and the boxes in them ``[F, 4]``."""
+        """The rectangles of the crops about the jittered boxes ``[F, 4]``, and the boxes in the crops ``[F, 4]``."""
         bbox = np.stack([frame.bbox for frame in frames])
-        shapes = np.array([images[frame.path].shape[1::-1] for frame in frames])
+        shapes = np.array([(opened[frame.path].width, opened[frame.path].height) for frame in frames])
         about = jitter(bbox, *amount, rng=rng)
         try:
             rectangles = crop_rectangles(about, shapes, self._factor, self._size, self._mode, self._change)
         except ValueError as error:
             raise BadImage(frames[0].path, str(error)) from error
-        crops = [cut_rectangle(images[f.path], where, self._size) for f, where in zip(frames, rectangles)]
-        return np.stack(crops), boxes_to_crop(bbox, rectangles, np.array(self._size))
+        return rectangles, boxes_to_crop(bbox, rectangles, np.array(self._size))
 
 
 class SequenceSamples(TrackingSamples):

@@ -19,14 +19,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 
-from ltr.data.adaptive_crop import boxes_to_crop, crop_rectangles, cut_rectangle
+from ltr.data.adaptive_crop import boxes_to_crop, crop_rectangles, cut_rectangle, decode_frames
 from ltr.data.augment import DRAWS
 from ltr.data.bbox import cxcywh_to_xywh, iou_xyxy, xywh_to_cxcywh, xywh_to_xyxy
-from ltr.data.image_loader import BadImage, read_image
+from ltr.data.image_loader import BadImage, Frame, Region, channel_mean, open_frame
 from ltr.data.loader import Draws, Key, TrackingSamples
 from ltr.data.processing import Sample
 from ltr.data.processing_ltr import Jitter
@@ -37,10 +36,10 @@ _STREAM = 18  # of random numbers; ltr.data.loader uses 16, ltr.data.processing_
 _HALVINGS = 5  # of a proposal's noise; the normal numbers of a sample are hardly ever too large for that
 
 
-class _Crop(NamedTuple):
-    pixels: np.ndarray  # uint8 [size, size, 3]
+class _Place(NamedTuple):
+    path: str
     bbox: np.ndarray  # float32 [4], the frame's box in the crop
-    rectangle: np.ndarray  # float64 [4], image px
+    rectangle: np.ndarray  # int64 [4], image px
 
 
 class SparseSequenceProcessing:
@@ -75,60 +74,73 @@ class SparseSequenceProcessing:
         Raises:
             BadImage: a file cannot be decoded, or a box has no area.
         """
-        images = {frame.path: read_image(frame.path) for frame in pair}
-        template = self._crop(pair.template, images, self._train, rng)
-        search = self._crop(pair.search, images, self._test, rng)
+        opened = {frame.path: open_frame(frame.path) for frame in pair}
+        places = [
+            self._place(pair.template, opened, self._train, rng),
+            self._place(pair.search, opened, self._test, rng),
+        ]
+        template, search = (pixels for pixels, _ in self._cut(places, opened))
         return {
-            "template": template.pixels,
-            "search": search.pixels,
-            "template_bbox": template.bbox,
-            "search_bbox": search.bbox,
+            "template": template,
+            "search": search,
+            "template_bbox": places[0].bbox,
+            "search_bbox": places[1].bbox,
             **self._drawn(rng),
         }
 
     def instance(self, instance: SparseInstance, rng: np.random.Generator) -> Sample:
         """The arrays of an unsupervised instance, without ``index``; errors as for ``pair``."""
         frame = instance.unlabeled
-        images = {f.path: read_image(f.path) for f in (instance.key, instance.relay, frame)}
-        key = self._crop(instance.key, images)
-        relay = self._crop(instance.relay, images, self._train, rng)
-        unlabeled = self._crop(frame, images)
-        aug = self._crop(frame, images, self._test, rng)
-        image = images[frame.path]
+        opened = {f.path: open_frame(f.path) for f in (instance.key, instance.relay, frame)}
+        places = {
+            "key": self._place(instance.key, opened),
+            "relay": self._place(instance.relay, opened, self._train, rng),
+            "unlabeled": self._place(frame, opened),
+            "aug": self._place(frame, opened, self._test, rng),
+        }
+        crops = dict(zip(places, self._cut(list(places.values()), opened, whole=opened[frame.path])))
         return {
-            "key": key.pixels,
-            "relay": relay.pixels,
-            "unlabeled": unlabeled.pixels,
-            "aug": aug.pixels,
-            "key_bbox": key.bbox,
-            "relay_bbox": relay.bbox,
-            "unlabeled_bbox": unlabeled.bbox,
-            "unlabeled_rectangle": unlabeled.rectangle,
-            "aug_rectangle": aug.rectangle,
-            "aug_mean": np.array(cv2.mean(image)[:3], np.float32),
-            "image_size": np.array(image.shape[1::-1], np.float32),
+            **{name: pixels for name, (pixels, _) in crops.items()},
+            **{f"{name}_bbox": places[name].bbox for name in ("key", "relay", "unlabeled")},
+            **{
+                f"{name}_rectangle": places[name].rectangle.astype(np.float64)
+                for name in ("unlabeled", "aug")
+            },
+            "aug_mean": channel_mean(crops["aug"][1]).astype(np.float32),
+            "image_size": np.array([opened[frame.path].width, opened[frame.path].height], np.float32),
             "row": np.int64(instance.row),
             "frame": np.int64(instance.frame),
             **self._drawn(rng),
         }
 
-    def _crop(
+    def _place(
         self,
         frame: FrameBox,
-        images: dict[str, np.ndarray],
+        opened: dict[str, Frame],
         amount: Jitter | None = None,
         rng: np.random.Generator | None = None,
-    ) -> _Crop:
-        image, size = images[frame.path], (self._size, self._size)
+    ) -> _Place:
+        size = (self._size, self._size)
+        image_size = (opened[frame.path].width, opened[frame.path].height)
         about = frame.bbox if amount is None or rng is None else jitter(frame.bbox, *amount, rng=rng)
         try:
-            rectangle = crop_rectangles(about, image.shape[1::-1], self._factor, size)
+            rectangle = crop_rectangles(about, image_size, self._factor, size)
         except ValueError as error:
             raise BadImage(frame.path, str(error)) from error
         bbox = boxes_to_crop(np.asarray(frame.bbox, np.float64), rectangle, np.array(size))
-        return _Crop(
-            cut_rectangle(image, rectangle, size), bbox.astype(np.float32), rectangle.astype(np.float64)
-        )
+        return _Place(frame.path, bbox.astype(np.float32), rectangle)
+
+    def _cut(
+        self, places: list[_Place], opened: dict[str, Frame], whole: Frame | None = None
+    ) -> list[tuple[np.ndarray, Region]]:
+        """The pixels of each crop uint8 ``[size, size, 3]``, and what was decoded of its frame."""
+        size = (self._size, self._size)
+        rectangles = np.stack([place.rectangle for place in places])
+        regions = decode_frames([opened[place.path] for place in places], rectangles, size, whole)
+        return [
+            (cut_rectangle(region.pixels, where, size, reduced=region.reduced), region)
+            for region, where in zip(regions, rectangles)
+        ]
 
     def _drawn(self, rng: np.random.Generator) -> Sample:
         count, sigmas = self._noise

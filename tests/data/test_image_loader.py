@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ltr.data import image_loader
-from ltr.data.image_loader import BadImage, Square, channel_mean, read_image, read_region
+from ltr.data import decoders, image_loader
+from ltr.data.image_loader import BadImage, channel_mean, open_frame, read_image, reduction
 
 
 @pytest.fixture(scope="module")
@@ -42,39 +42,56 @@ def test_real_frames_as_opencv_reads_them(frames):
 
 
 @settings(deadline=None, max_examples=40)
-@example(left=10, top=64, side=256)  # ends with a line of blocks
-@given(left=st.integers(0, 1000), top=st.integers(0, 600), side=st.integers(20, 500))
-def test_a_region_is_the_same_as_the_whole(large, left, top, side):
-    region = read_region(large, [Square(left, top, side, 256)])
-    inside = left + side <= 1280 and top + side <= 720
-    assert (region.width, region.height, region.reduced) == (1280, 720, 1)
-    assert inside or region.whole
-    rows = min(top + side, 720)
-    assert np.array_equal(region.pixels[:rows], plain(large)[:rows])
-    assert region.whole or len(region.pixels) <= top + side + 32
+@example(bottom=320, reduced=1)  # ends with a line of blocks
+@example(bottom=-5, reduced=2)
+@given(bottom=st.integers(-50, 900), reduced=st.sampled_from([1, 2, 4, 8]))
+def test_the_upper_rows_are_the_same_as_those_of_the_whole(large, bottom, reduced):
+    frame = open_frame(large)
+    region, whole = frame.region(bottom, reduced), frame.region(None, reduced)
+    assert (region.width, region.height, region.reduced) == (1280, 720, reduced)
+    assert whole.whole and whole.pixels.shape == (720 // reduced, 1280 // reduced, 3)
+    rows = -(-min(max(bottom, 0), 720) // reduced)
+    assert np.array_equal(region.pixels[:rows], whole.pixels[:rows])
+    assert region.whole == (len(region.pixels) == len(whole.pixels))
+    assert region.whole or len(region.pixels) * reduced <= max(bottom, 1) + 32 + reduced
+    if reduced == 1:
+        assert np.array_equal(whole.pixels, plain(large))
 
 
-def test_large_crops_are_decoded_smaller(large):
-    for side, size, reduced in ((512, 256, 2), (511, 256, 1), (700, 128, 4), (700, 64, 8)):
-        region = read_region(large, [Square(10, 10, side, size)], whole=True)
-        assert region.reduced == reduced
-        assert region.pixels.shape == (720 // reduced, 1280 // reduced, 3)
+def test_a_reduced_frame_shows_the_same(large):
+    for reduced in (2, 4, 8):
+        region = open_frame(large).region(None, reduced)
         assert np.abs(channel_mean(region) - plain(large).mean((0, 1))).max() < 0.5
-        top = read_region(large, [Square(10, 0, min(side, 640), size)])
-        if top.reduced == reduced:
-            needed = min(side, 640) // reduced
-            assert np.array_equal(top.pixels[:needed], region.pixels[:needed]) and not top.whole
-    both = read_region(large, [Square(10, 10, 700, 64), Square(10, 10, 300, 256)])
-    assert both.reduced == 1
+        area = cv2.resize(plain(large), region.pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+        assert np.abs(area.astype(int) - region.pixels).mean() < 3
 
 
-def test_the_fallback_gives_the_same_bytes(large, monkeypatch):
-    squares = [Square(100, 50, 300, 100)]
-    fast = read_region(large, squares, whole=True).pixels
+@given(side=st.integers(1, 5000), size=st.integers(1, 600))
+def test_a_crop_is_never_decoded_smaller_than_it_becomes(side, size):
+    scale = reduction(side, size)
+    assert side >= size * scale or scale == 1
+    assert scale == 8 or side < 2 * scale * size
+
+
+def test_the_fallback_gives_the_same_bytes_at_every_scale(frames, large, monkeypatch):
+    ways = [(bottom, reduced) for bottom in (None, 100) for reduced in (1, 2, 4, 8)]
+    paths = [large, *frames[:3]]
+    fast = [open_frame(path).region(*way).pixels for path in paths for way in ways]
     monkeypatch.setattr(image_loader, "simplejpeg", None)
-    assert "OpenCV" in image_loader.decoder_name()
-    assert np.array_equal(read_region(large, squares).pixels, fast)
+    assert "OpenCV" in [timing.name for timing in decoders.measure() if timing.used]
+    slow = [open_frame(path).region(*way).pixels for path in paths for way in ways]
+    assert all(np.array_equal(a, b) for a, b in zip(fast, slow))
     assert np.array_equal(read_image(large), plain(large))
+
+
+def test_every_installed_decoder_gives_the_same_pixels(frames):
+    timings = decoders.measure()
+    assert {"simplejpeg", "OpenCV", "torchvision", "Pillow"} <= {timing.name for timing in timings}
+    assert [timing.name for timing in timings if timing.used] == ["simplejpeg"]
+    assert all(timing.agrees and timing.milliseconds > 0 for timing in timings)
+    for path in frames:
+        for name, decoder in decoders.installed().items():
+            assert np.array_equal(decoder.decode(path.read_bytes()), read_image(path)), (name, path)
 
 
 @pytest.mark.faults
@@ -86,7 +103,7 @@ def test_a_truncated_file_is_named(large, tmp_path, monkeypatch, share, decoder)
     data = large.read_bytes()
     path = tmp_path / "cut.jpg"
     path.write_bytes(data[: int(len(data) * share)])
-    for read in (read_image, lambda p: read_region(p, [Square(0, 0, 40, 40)])):
+    for read in (read_image, lambda p: open_frame(p).region(40)):
         with pytest.raises(BadImage, match=r"cut\.jpg: is (truncated|empty|no image)"):
             read(path)
 
@@ -100,7 +117,7 @@ def test_an_overwritten_block_is_noticed(large, tmp_path, filler):
     data[middle : middle + 4096] = bytes(4096) if filler == "zeros" else noise
     path = tmp_path / "hole.jpg"
     path.write_bytes(data)
-    for read in (read_image, lambda p: read_region(p, [Square(0, 0, 40, 40)])):
+    for read in (read_image, lambda p: open_frame(p).region(40)):
         with pytest.raises(BadImage, match="is corrupt"):
             read(path)
 
@@ -136,7 +153,7 @@ def test_other_kinds_of_image(large, tmp_path):
     for name, (pixels, options) in kinds.items():
         cv2.imwrite(str(tmp_path / name), pixels, options)
         assert np.array_equal(read_image(tmp_path / name), plain(tmp_path / name)), name
-        region = read_region(tmp_path / name, [Square(20, 10, 50, 50)])
+        region = open_frame(tmp_path / name).region(60)
         assert np.array_equal(region.pixels[:60], plain(tmp_path / name)[:60]), name
 
 
@@ -161,7 +178,7 @@ def test_grey_16_bit_and_alpha_become_rgb(tmp_path_factory, height, width, chann
     assert image.dtype == np.uint8 and image.shape == (height, width, 3) and image.flags.c_contiguous
     rounded = 1 if suffix == ".tif" and bits == 16 else 0
     assert np.abs(image.astype(int) - colours).max() <= rounded
-    region = read_region(path, [Square(0, 0, 1, 1)])
+    region = open_frame(path).region(1, 8)
     assert np.array_equal(region.pixels, image)
 
 

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from config.errors import UserError
 from ltr.data import transforms
-from ltr.data.adaptive_crop import MODES, boxes_to_crop, boxes_to_image, crop_rectangles, cut_rectangle
+from ltr.data.adaptive_crop import (
+    MODES,
+    boxes_to_crop,
+    boxes_to_image,
+    crop_rectangles,
+    cut_rectangle,
+    decode_frames,
+)
+from ltr.data.image_loader import open_frame, read_image
 from ltr.data.labels import GaussianLabel, box_distances, boxes_of_masks, local_maxima, sampling_region
 from ltr.data.proposals import MixtureBoxes, PerturbedBoxes, jitter, mixture_density, overlaps, to_relative
 
@@ -97,6 +105,52 @@ def test_huge_crops_are_sampled_without_being_built():
     image[:, 30:] = 200
     pixels = cut_rectangle(image, np.array([-200_000, -200_000, 400_060, 400_040]), (64, 64))
     assert (pixels[:, :31] == 50).all() and (pixels[:, 33:] == 200).all()
+
+
+@pytest.fixture(scope="module")
+def frame_file(tmp_path_factory):
+    """A frame of 480 x 360 px, smooth, so that a pixel more or less of averaging changes little."""
+    path = tmp_path_factory.mktemp("frames") / "frame.jpg"
+    noise = RNG(2).integers(0, 255, (6, 8, 3), np.uint8)
+    image = cv2.resize(noise, (480, 360), interpolation=cv2.INTER_CUBIC)
+    cv2.imwrite(str(path), image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    return path
+
+
+@given(
+    st.tuples(st.floats(-60, 500), st.floats(-60, 400), st.floats(3, 200), st.floats(3, 200)).map(np.array),
+    st.sampled_from(MODES),
+    st.sampled_from([(16, 16), (32, 32), (64, 48)]),
+)
+def test_crops_of_what_was_decoded_show_what_those_of_the_whole_do(frame_file, box, mode, size):
+    whole, frame = read_image(frame_file), open_frame(frame_file)
+    rectangle = crop_rectangles(box, (frame.width, frame.height), 4.0, size, mode)
+    (region,) = decode_frames([frame], rectangle[None], size)
+    pixels = cut_rectangle(region.pixels, rectangle, size, reduced=region.reduced)
+    expected = cut_rectangle(whole, rectangle, size)
+    if region.reduced == 1:
+        assert np.array_equal(pixels, expected)
+        return
+    assert min(rectangle[2:] / size) >= region.reduced
+    x, y, w, h = rectangle.tolist()
+    columns = np.clip(np.arange(x, x + w), 0, frame.width - 1)
+    rows = np.clip(np.arange(y, y + h), 0, frame.height - 1)
+    area = cv2.resize(whole[rows][:, columns], size, interpolation=cv2.INTER_AREA)
+    # Not shifted: closer to the crop itself than to any neighbour's.
+    gap = np.abs(pixels.astype(int) - area).mean()
+    assert gap < 8
+    if gap > 2:
+        assert gap < np.abs(pixels[:, 1:].astype(int) - area[:, :-1]).mean()
+        assert gap < np.abs(pixels[1:].astype(int) - area[:-1]).mean()
+
+
+def test_a_frame_is_decoded_once_for_all_its_crops_and_whole_for_its_mean(frame_file, monkeypatch):
+    first, second = open_frame(frame_file), open_frame(frame_file)
+    rectangles = np.array([[10, 10, 200, 200], [10, 10, 128, 128], [10, 10, 100, 300], [10, 10, 100, 40]])
+    small, also, large, low = decode_frames([first, first, second, second], rectangles, (64, 32))
+    assert small is also and large is low  # the largest reduction that suits all of them
+    assert (small.reduced, large.reduced, small.whole, large.whole) == (2, 1, False, False)
+    assert decode_frames([first, second], rectangles[:2], (64, 64), whole=second)[1].whole
 
 
 @given(boxes, boxes, st.sampled_from(["inside", "replicate"]))
