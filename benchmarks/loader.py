@@ -1,7 +1,6 @@
 """Training samples per second and core, against plain OpenCV: frames are 1280x720 JPEG files of quality 90, targets 40
 to 250 px wide and high. "Plain" decodes every frame whole, takes its mean with ``np.mean`` over two axes and cuts the
-same crops. The targets were set against the published loader, which also reads annotations anew for every sample: it
-was slower than plain OpenCV by a fifth to a third.
+same crops. The targets were set against the published loader, which also reads annotations anew for every sample.
 
     python -m benchmarks.loader
 """
