@@ -18,7 +18,7 @@ from ltr.data.adaptive_crop import boxes_to_crop, boxes_to_image
 from ltr.data.augment import normalise
 from ltr.data.bbox import clip_xywh, xywh_to_cxcywh
 from ltr.data.sparse_sequences import proposals_about
-from ltr.models.bbreg.refine import climb, peaks, starting_boxes
+from ltr.models.bbreg.refine import by_autograd, climb, highest, peaks, starting_boxes
 from ltr.models.tracking.dimp import STRIDE, DiMPnet
 
 RATIOS = (0.8, 1.0, 1.25)  # of the coarse box's sides: where the teacher's boxes begin
@@ -112,18 +112,20 @@ class SparseDiMPActor(SparseActor):
             modulation = network.bb_regressor.get_modulation(network.iou_features(key), unsup["key_bbox"])
             features = network.bb_regressor.get_iou_feat(network.iou_features(unlabeled))
         centre = peaks(scores, STRIDE, self.size, self.window_penalty)
-        boxes, raised = climb(
-            lambda boxes: network.bb_regressor.predict_iou(modulation, features, boxes),
+        way = climb(
+            by_autograd(lambda boxes: network.bb_regressor.predict_iou(modulation, features, boxes)),
             starting_boxes(centre, coarse[:, 2:], RATIOS),
-            CLIMBS,
-            STEP,
+            CLIMBS + 1,  # what the last step led to is not scored
+            (STEP, STEP),
+            most=2.0,
         )
-        highest, best = raised.max(1)
+        boxes, raised = highest(way)
+        top, best = raised.max(1)
         in_crop = boxes.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0].double()
         side = torch.full_like(in_crop[:, :2], self.size)
         width, height = unsup["image_size"].double().unbind(-1)
         bbox = clip_xywh(boxes_to_image(in_crop, unsup["unlabeled_rectangle"], side), width, height)
-        return bbox, ((highest + 1) / 2).clamp(0, 1)
+        return bbox, ((top + 1) / 2).clamp(0, 1)
 
     def labelled_sequences(self, sup: Part) -> Part:
         """Labelled pairs as the learner's data: the template is the train frame, the search crop the test frame."""

@@ -21,7 +21,7 @@ from ltr.data.bbox import iou_xyxy, xywh_to_cxcywh, xywh_to_xyxy
 from ltr.data.processing_ltr import Jitter
 from ltr.data.sampler import FrameBox, LabelledPair, SparseInstance
 from ltr.data.sparse_sequences import SparseSequenceProcessing, proposals_about
-from ltr.models.bbreg.refine import climb, peaks
+from ltr.models.bbreg.refine import by_autograd, climb, highest, peaks
 from ltr.models.registry import build_network
 from ltr.train_settings.spot import dimp
 
@@ -242,9 +242,12 @@ def test_boxes_climb_and_never_fall(seed):
     def score(boxes: torch.Tensor) -> torch.Tensor:
         return overlap(boxes, truth[:, None].expand_as(boxes))
 
-    boxes, highest = climb(score, begin, 5, 1.0)
-    torch.testing.assert_close(highest, score(boxes))
-    assert (highest >= score(begin)).all() and highest.mean() > score(begin).mean() + 0.02
+    way = climb(by_autograd(score), begin, 6, (1.0, 1.0), most=2.0)
+    boxes, top = highest(way)
+    torch.testing.assert_close(top, score(boxes))
+    assert (top >= score(begin)).all() and top.mean() > score(begin).mean() + 0.02
+    change = way.boxes[1:, ..., 2:] / way.boxes[:-1, ..., 2:]
+    assert change.max() <= 2 + 1e-5 and change.min() >= 0.5 - 1e-5
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import torch
 
 from ltr.data.labels import GaussianLabel
 from ltr.models.bbreg.iou_net import AtomIoUNet
+from ltr.models.bbreg.refine import by_autograd
 from ltr.ops.optimization import gauss_newton, gradient_descent, newton, square
 from pysot_toolkit.trackers.online import sample_patch as patches
 from pysot_toolkit.trackers.online.atom_filter import (
@@ -33,7 +34,7 @@ from pysot_toolkit.trackers.online.augmentation import (
 )
 from pysot_toolkit.trackers.online.localize import LocalizationRules, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleWeights
-from pysot_toolkit.trackers.online.refine import Refinement, climb
+from pysot_toolkit.trackers.online.refine import Refinement
 from pysot_toolkit.trackers.online.sample_patch import patch_window
 from tests.parity.cases import inputs_of, one
 from tests.parity.handlers_dimp import comparison
@@ -305,7 +306,8 @@ def refine_box(folder, kit) -> None:
         ).groups()
         *step, decay = [float(number) for number in re.findall(r"[\d.]+", steps)]
         rules = Refinement(space=space, step=(step[0], step[-1]), decay=decay, iterations=int(iterations))
-        boxes, scores = climb(lambda at: network.predict_iou(modulation, features, at), start, rules)
+        slope = by_autograd(lambda at: network.predict_iou(modulation, features, at))
+        boxes, scores = rules.climb(slope, start)
         compare.check(name, boxes[0])
         compare.check(name.replace("_boxes", "_iou"), scores[0])
     compare.finish()

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from config.errors import UserError
 from ltr.models.bbreg.iou_net import AtomIoUNet
+from ltr.models.bbreg.refine import by_autograd
 from pysot_toolkit.trackers.atom import upsampled
 from pysot_toolkit.trackers.online import augmentation
 from pysot_toolkit.trackers.online.localize import Flag, LocalizationRules, hann, localize
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
-from pysot_toolkit.trackers.online.proposal_scorer import NearbyMaps, ProposalScorer
-from pysot_toolkit.trackers.online.refine import Refinement, climb, consensus, starting_boxes
+from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
+from pysot_toolkit.trackers.online.refine import Refinement, consensus, starting_boxes
 from pysot_toolkit.trackers.online.sample_patch import patch_window, sample_patch, thinned
 
 sides = st.floats(-5, 0) | st.floats(0.5, 150)
@@ -218,14 +219,14 @@ def test_boxes_climb_to_the_highest_score(space, step):
     best = torch.tensor([100.0, 90.0, 40.0, 60.0])
     start = torch.tensor([[[95.0, 95.0, 45.0, 50.0], [104.0, 88.0, 36.0, 66.0]]])
     rules = Refinement(space=space, iterations=300, step=(step, step))
-    boxes, scores = climb(lambda b: -((b - best) ** 2).sum(-1), start, rules)
+    boxes, scores = rules.climb(by_autograd(lambda b: -((b - best) ** 2).sum(-1)), start)
     assert (boxes - best).abs().max() < 1 and (scores > -1).all()
 
 
 def test_climbing_needs_no_gradients_outside():
     start = torch.tensor([[[95.0, 95.0, 45.0, 50.0]]])
     with torch.inference_mode():
-        boxes, _ = climb(lambda b: -(b**2).sum(-1), start.clone(), Refinement(step=(1e-4, 1e-4)))
+        boxes, _ = Refinement(step=(1e-4, 1e-4)).climb(by_autograd(lambda b: -(b**2).sum(-1)), start.clone())
     assert not boxes.requires_grad and (boxes < start).all()
 
 
@@ -270,18 +271,12 @@ def test_scores_of_proposals_are_the_networks(iou_network, seed, rounds):
     generator = torch.Generator().manual_seed(seed)
     third, fourth = (torch.randn(1, c, n, n, generator=generator).double() for c, n in ((8, 19), (12, 10)))
     modulation = tuple(torch.randn(1, 16, 1, 1, generator=generator).double() for _ in range(2))
-    maps = NearbyMaps(iou_network.get_iou_feat, (third, fourth))
-    scorer, whole = ProposalScorer(iou_network, modulation), iou_network.get_iou_feat((third, fourth))
+    slope = ProposalScorer(iou_network, modulation).near(iou_network.get_iou_feat, (third, fourth))
+    whole = iou_network.get_iou_feat((third, fourth))
+    expected = by_autograd(lambda at: iou_network.predict_iou(modulation, whole, at))
     for boxes in rounds:  # of which the later ones may leave the part that was computed for the first
-        answers = []
-        for score in (
-            lambda at: iou_network.predict_iou(modulation, whole, at),
-            lambda at: scorer(maps, at),
-        ):
-            at = torch.tensor([boxes]).double().requires_grad_()
-            value = score(at)
-            answers.append((value.detach(), torch.autograd.grad(value.sum(), at)[0]))
-        (value, gradient), (own_value, own_gradient) = answers
+        at = torch.tensor([boxes]).double()
+        (value, gradient), (own_value, own_gradient) = expected(at), slope(at)
         assert torch.allclose(own_value, value, rtol=1e-9, atol=1e-9)
         assert torch.allclose(own_gradient, gradient, rtol=1e-6, atol=1e-6)
 

@@ -47,6 +47,11 @@ def mlu(x: torch.Tensor, floor: float) -> torch.Tensor:
     return F.elu(F.leaky_relu(x, 1 / floor), floor)
 
 
+def mlu_slope(x: torch.Tensor, floor: float) -> torch.Tensor:
+    """The derivative of ``mlu`` by ``x``."""
+    return (x.clamp(max=0) / floor).exp()
+
+
 def softmax_reg(x: torch.Tensor, dim: int | tuple[int, ...], reg: float | None = None) -> torch.Tensor:
     """``exp(x) / (exp(reg) + sum exp(x))`` over ``dim``, without overflow; the softmax where ``reg`` is None.
 

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 
-from ltr.models.layers.activation import mlu
-from ltr.models.layers.filter import apply_filter
-from ltr.ops.optimization import Optimum, Tensors, gauss_newton
+from ltr.models.layers.activation import mlu, mlu_slope
+from ltr.models.layers.filter import apply_filter, apply_transpose
+from ltr.ops.optimization import Optimum, Tensors, conjugate_gradient, gauss_newton
 
 ACTIVATION_FLOOR = 0.05  # of the MLU
 
@@ -71,12 +72,31 @@ def learn_both(
 
 
 def learn_filter(data: Training, filter: torch.Tensor, iterations: int, reg: Regularisation) -> Optimum:
-    """The filter on projected samples, by conjugate gradient on the residuals linearised once."""
+    """The filter on projected samples, by conjugate gradient on the residuals linearised once.
 
-    def residuals(x: Tensors) -> Tensors:
-        return _residuals(data, data.samples, x[0], reg)
+    With the scores ``s = X f`` of all samples and the slope ``m`` of the activation in them, ``J p`` is
+    ``sqrt(weight) m (X p)``, and ``J^T J p`` is ``X^T (weight m^2 (X p)) + filter_reg p``.
+    """
+    kernel = (filter.shape[-2], filter.shape[-1])
 
-    return gauss_newton(residuals, (filter,), [iterations], fletcher_reeves=False)
+    def back(by_scores: torch.Tensor) -> torch.Tensor:
+        return apply_transpose(data.samples[:, None], _whole(by_scores, kernel)[:, None], kernel)
+
+    def normal(p: Tensors) -> Tensors:
+        return (back(curvature * classify(data.samples, p[0])) + reg.filter * p[0],)
+
+    weights, scores = data.weights[:, None, None], classify(data.samples, filter)
+    slope = mlu_slope(scores, ACTIVATION_FLOOR)
+    errors, curvature = mlu(scores, ACTIVATION_FLOOR) - data.labels, weights * slope.square()
+    gradient = back(weights * slope * errors) + reg.filter * filter
+    solution = conjugate_gradient(normal, (-gradient,), iterations, fletcher_reeves=False)
+    loss = (weights * errors.square()).sum() + reg.filter * filter.square().sum()
+    return Optimum((filter + solution.x[0],), loss[None], solution.residual_norms, solution.directions)
+
+
+def _whole(scores: torch.Tensor, kernel: tuple[int, int]) -> torch.Tensor:
+    """Scores ``[N, h, w]`` with zeros where ``classify`` leaves out an even filter's last row and column."""
+    return F.pad(scores, (0, 1 - kernel[1] % 2, 0, 1 - kernel[0] % 2))
 
 
 def _residuals(data: Training, samples: torch.Tensor, filter: torch.Tensor, reg: Regularisation) -> Tensors:

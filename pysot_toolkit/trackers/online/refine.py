@@ -1,18 +1,14 @@
-"""Boxes that climb to where a network scores them highest.
-
-ATOM's way moves corner and size in the image, scaled by the box's own size (Danelljan et al., CVPR 2019, 4.3);
-PrDiMP's moves the centre in units of one size and the logarithm of the size (Danelljan et al., CVPR 2020).
-"""
+"""The boxes that climb to where a network scores them highest (``ltr.models.bbreg.refine``), and the answer they make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
-Scorer = Callable[[torch.Tensor], torch.Tensor]
+from ltr.models.bbreg.refine import Slope, climb
+
 Space = Literal["default", "relative"]
 SPACES: tuple[Space, ...] = ("default", "relative")
 
@@ -31,31 +27,11 @@ class Refinement:
     best: int = 3  # so many are averaged
     max_aspect: float = 6.0  # longer boxes are dropped
 
-
-def climb(score: Scorer, boxes: torch.Tensor, rules: Refinement) -> tuple[torch.Tensor, torch.Tensor]:
-    """Gradient ascent of scores.
-
-    Args:
-        score: boxes ``[1, P, 4]`` (x, y, w, h) to scores ``[1, P]``, each differentiable in its box.
-        boxes: where to begin, ``[1, P, 4]``.
-
-    Returns:
-        the boxes after the last step and their scores before it.
-    """
-    relative = rules.space == "relative"
-    unit = boxes[:, :1, 2:].clone()
-    x = _to_relative(boxes, unit) if relative else boxes
-    step = boxes.new_tensor([rules.step[0], rules.step[0], rules.step[1], rules.step[1]])
-    scores = boxes.new_zeros(boxes.shape[:2])
-    for _ in range(rules.iterations):
-        with torch.inference_mode(False), torch.enable_grad():
-            at = x.detach().clone().requires_grad_()
-            found = score(_to_boxes(at, unit) if relative else at)
-            (gradient,) = torch.autograd.grad(found.sum(), at)
-        scores = found.detach()
-        x = x + step * (gradient if relative else gradient * x[..., 2:].repeat(1, 1, 2))
-        step = step * rules.decay
-    return _to_boxes(x, unit) if relative else x, scores
+    def climb(self, slope: Slope, boxes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes ``[1, P, 4]`` (x, y, w, h) after the last step from ``boxes``, and their scores ``[1, P]`` before it."""
+        relative = self.space == "relative"
+        way = climb(slope, boxes, self.iterations, self.step, decay=self.decay, relative=relative)
+        return way.boxes[-1], way.scores[-1]
 
 
 def starting_boxes(box: torch.Tensor, rules: Refinement, generator: torch.Generator) -> torch.Tensor:
@@ -84,13 +60,3 @@ def consensus(
         return None
     best = scores.topk(min(rules.best, len(boxes)))
     return boxes[best.indices].mean(0), float(best.values.mean())
-
-
-def _to_relative(boxes: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    """``(x, y, w, h)`` to (centre in ``unit``, logarithm of the size)."""
-    return torch.cat([(boxes[..., :2] + boxes[..., 2:] / 2) / unit, boxes[..., 2:].log()], -1)
-
-
-def _to_boxes(relative: torch.Tensor, unit: torch.Tensor) -> torch.Tensor:
-    size = relative[..., 2:].exp()
-    return torch.cat([relative[..., :2] * unit - size / 2, size], -1)

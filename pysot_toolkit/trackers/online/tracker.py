@@ -7,7 +7,6 @@ The state is in the convention of pytracking: a position is a pixel's, so that t
 from __future__ import annotations
 
 import copy
-import functools
 from abc import abstractmethod
 from typing import ClassVar, TypeVar
 
@@ -26,8 +25,8 @@ from pysot_toolkit.trackers.online.augmentation import dropped, expanded_size, s
 from pysot_toolkit.trackers.online.localize import Flag, Localization, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
 from pysot_toolkit.trackers.online.parameters import OnlineParameters
-from pysot_toolkit.trackers.online.proposal_scorer import NearbyMaps, ProposalScorer
-from pysot_toolkit.trackers.online.refine import climb, consensus, starting_boxes
+from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
+from pysot_toolkit.trackers.online.refine import consensus, starting_boxes
 from pysot_toolkit.trackers.online.sample_patch import patch_place, sample_patch, sample_patches
 
 Features = dict[str, torch.Tensor]
@@ -127,10 +126,7 @@ class OnlineTracker(Tracker):
         """
         self.frame += 1
         self._follow_image_size(image)
-        p = self.parameters
-        patches, boxes = sample_patches(
-            image, self._sample_centre(), [self.scale], self.output, p.border, p.max_shrink, self.device
-        )
+        patches, boxes = self._patches(image)
         features = self._extract(patches)
         samples = self.kept(self._classifiable(features))
         places, scales = patch_place(boxes, self.output)
@@ -203,8 +199,7 @@ class OnlineTracker(Tracker):
         """Let boxes about the target climb, and take the best; where none is sensible the target stays."""
         p = self.parameters
         start = starting_boxes(self.patch_box(place, scale), p.refine, self._generator)
-        maps = NearbyMaps(self._iou_maps, self.network.iou_features(features))
-        boxes, scores = climb(functools.partial(self._scorer, maps), start.to(self.device), p.refine)
+        boxes, scores = self._climb(features, start.to(self.device))
         answers = torch.cat([boxes[0], scores[0, :, None]], 1).cpu()  # one copy to the host
         best = consensus(answers[:, :4], answers[:, 4], p.refine)
         if best is None:
@@ -212,6 +207,11 @@ class OnlineTracker(Tracker):
         x, y, w, h = best[0].double().tolist()
         centre = np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2
         self._take(centre * scale + place, np.array([h, w]) * scale)
+
+    def _climb(self, features: Features, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Boxes ``[1, P, 4]`` and their scores ``[1, P]``, from boxes to start from."""
+        slope = self._scorer.near(self._iou_maps, self.network.iou_features(features))
+        return self.parameters.refine.climb(slope, start)
 
     @torch.no_grad()
     def _iou_maps(self, features: Pair) -> Pair:
@@ -238,6 +238,13 @@ class OnlineTracker(Tracker):
             ratio = size / self.image_size
             self.image_size = size
             self._take((self.centre + 0.5) * ratio - 0.5, self.size * ratio)
+
+    def _patches(self, image: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """See ``sample_patches``; one where the target was last."""
+        p = self.parameters
+        return sample_patches(
+            image, self._sample_centre(), [self.scale], self.output, p.border, p.max_shrink, self.device
+        )
 
     def _sample_centre(self) -> np.ndarray:
         """Where the patch is cut: at the target, so that its middle comes to the middle of a score."""
