@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -91,6 +91,7 @@ def test_independent_variables_are_solved_as_if_alone(seed, size, steps):
 def test_what_is_below_the_tolerance_stays(seed, size):
     matrix, right = positive(seed, size)
     norms = conjugate_gradient(lambda x: (matrix @ x[0],), (right,), size).residual_norms
+    assume(norms[1] < norms[0])  # an iteration may well lengthen the residual
     tolerance = float(norms[1])
     found = conjugate_gradient(lambda x: (matrix @ x[0],), (right,), size, tolerance=tolerance)
     one = conjugate_gradient(lambda x: (matrix @ x[0],), (right,), 1)

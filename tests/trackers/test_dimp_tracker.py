@@ -11,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from benchmarks._plain_online import PlainATOM, PlainDiMP
 from config.defaults import get_defaults
 from config.errors import UserError
 from ltr.models.registry import build_network
@@ -271,3 +272,41 @@ def test_wrong_input_is_one_clear_line(tmp_path):
         tmp_path / "c.pth.tar", "dimp50", net={"feature_extractor.conv.weight": torch.zeros(3)}
     )
     assert "another network than DiMPnet" in message("dimp50", damaged)
+
+
+@pytest.mark.parametrize("name", ["atom", "dimp50"])
+def test_the_published_formulation_gives_the_same_boxes(name):
+    """What the benchmark of tracking measures against is the same tracker, and an update gives the same filter."""
+    found = tracker(name, **FOUND, update_interval=2)
+    plain = (PlainATOM if name == "atom" else PlainDiMP)(network(name), CPU, found.parameters)
+    for ours, theirs in zip(run(found), run(plain)):
+        assert np.abs(ours.bbox - theirs.bbox).max() < 0.05 and abs(ours.score - theirs.score) < 1e-3
+    plain.memory, plain.filter = found.memory, found.filter.clone()
+    before = found.filter
+    found.learn(3)
+    plain.learn(3)
+    assert (found.filter - plain.filter).norm() < 1e-3 * (found.filter - before).norm()
+
+
+@pytest.mark.parametrize("name", ONE_EACH)
+def test_a_frame_waits_for_the_device_twice(monkeypatch, name):
+    """Without values, as on the meta device, the host can ask for none but those of the copies it makes."""
+    kind = TRACKERS.get(name)
+    found = kind(
+        network(name),
+        torch.device("meta"),
+        overridden(kind.defaults, {**SMALL, **FOUND, "update_interval": 1}),
+    )
+    copies: list[tuple[int, ...]] = []
+
+    def cpu(self: torch.Tensor) -> torch.Tensor:
+        copies.append(tuple(self.shape))
+        return torch.zeros(self.shape)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    found.initialize(video()[0][0], video()[1][0])
+    assert not copies
+    found.track(video()[0][1])
+    (maps, rows, columns), answers = copies
+    assert maps == 1 and rows == columns and answers == (1 + found.parameters.refine.random_boxes, 5)
+    assert found.memory.weights.stored == found.memory.weights.initial + 1
