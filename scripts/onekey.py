@@ -71,8 +71,7 @@ def plan(options: argparse.Namespace, handed_on: list[str]) -> list[Stage]:
     settings = variant_settings(options.module, options.variant, overrides(options))
     gpus = parse_gpus(options.gpus)
     check_gpus(gpus, settings)
-    if options.threads < 1:
-        raise UserError(f"--threads {options.threads}: give the number of processes, 1 or more")
+    under_mpi([], options.threads)  # refuses what test_epochs.py would refuse, before anything is trained
     stages: list[Stage] = []
     if options.train:
         command = [*script("run_training.py"), options.module, options.variant, *handed_on]
@@ -116,7 +115,7 @@ def test_command(options: argparse.Namespace, settings: Settings) -> list[str]:
     if options.batch is not None:
         check_batch(options.batch)
         command += ["--batch", str(options.batch)]
-    return under_mpi([*command, "--ts_tag", options.ts_tag], options.threads)
+    return [*command, "--ts_tag", options.ts_tag]
 
 
 if __name__ == "__main__":

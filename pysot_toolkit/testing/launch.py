@@ -9,10 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from config.console import warn
 from config.environment import ROOT, choose_device
 from config.errors import UserError
 from config.settings import Settings
 
+_STARTS = 4  # of mpiexec for one command
 _GRACE_SECONDS = 10.0  # between Ctrl-C and the end of a child that does not react
 
 
@@ -43,6 +45,20 @@ def under_mpi(command: Sequence[str], ranks: int) -> list[str]:
             f"--threads {ranks}: there is no mpiexec beside {sys.executable}; pip install mpich mpi4py, or use --threads 1"
         )
     return [str(mpiexec), "-n", str(ranks), *command]
+
+
+def run_ranks(command: Sequence[str]) -> int:
+    """Run what ``under_mpi`` gives to its end; its exit code.
+
+    A rank whose work is killed starts again by itself (see ``ranks``). Where the process is killed that ``mpiexec``
+    watches, it ends them all, and they are started again for what is missing.
+    """
+    for _ in range(_STARTS):
+        code = run_child(command)
+        if code != signal.SIGKILL:  # so mpiexec reports it
+            break
+        warn("mpiexec ended all ranks because one of them was killed; what is missing is tracked again")
+    return code
 
 
 def under_torchrun(

@@ -15,19 +15,10 @@ from config.errors import UserError
 from config.settings import Settings
 from pysot_toolkit.datasets.base import Sequence as BenchmarkSequence
 from pysot_toolkit.testing.batch import FAILURES, Batch, Run
+from pysot_toolkit.testing.handout import Alone, Handout, State, Taken
 from pysot_toolkit.testing.layouts import layout_of
 from pysot_toolkit.testing.one_pass import Clip, OnePassTracker
-from pysot_toolkit.testing.ranks import (
-    DONE,
-    FRAMES,
-    TAKEN,
-    Alone,
-    Ranks,
-    check_gpus,
-    choose_rank_device,
-    cores,
-    join_ranks,
-)
+from pysot_toolkit.testing.ranks import OwnError, check_gpus, choose_rank_device, cores, join_ranks
 from pysot_toolkit.testing.results import (
     Origin,
     check_origin,
@@ -41,6 +32,8 @@ from pysot_toolkit.trackers.base import build_tracker
 from pysot_toolkit.trackers.images import BadImage
 
 _REDRAW_SECONDS = 0.5
+_WAIT_SECONDS = 0.2  # between looks at what others still hold
+_DEATHS = 2  # of ranks that held a sequence, until it counts as failed
 _NETWORKS = 2  # that are held at once, where the sequences of one checkpoint end and those of the next begin
 
 
@@ -76,6 +69,7 @@ class Outcome:
     present: int = 0
     failures: list[Failure] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
+    speaks: bool = True  # whether this rank is the one that reports it
 
     @property
     def exit_code(self) -> int:
@@ -109,7 +103,7 @@ def run_queue(
     Each rank advances up to ``settings.testing.batch`` sequences together.
 
     Args:
-        candidates, open_sequences: called on rank 0; may raise ``UserError``.
+        candidates, open_sequences: called on one rank; may raise ``UserError``.
         dataset: names the result folder and its layout.
         arch: registered name of the tracker.
         gpus: rank r takes the r-th of them (modulo); none: all that there are.
@@ -119,7 +113,7 @@ def run_queue(
         UserError: before any sequence is tracked: wrong names, paths or devices, results of another origin.
     """
     var = var_dir(settings)
-    with join_ranks() as ranks:
+    with join_ranks(var) as ranks:
 
         def plan() -> _Plan:
             check_gpus(list(gpus), settings)
@@ -141,7 +135,8 @@ def run_queue(
         agreed = ranks.agree(plan)
         worker = _Worker(ranks, agreed, dataset, arch, settings, list(gpus), build or build_tracker)
         finished, failures, unreadable = worker.work()
-    return Outcome(finished, agreed.present, agreed.failures + failures, unreadable)
+        speaks = ranks.speaks()
+    return Outcome(finished, agreed.present, agreed.failures + failures, unreadable, speaks)
 
 
 def check_batch(size: int) -> None:
@@ -198,7 +193,7 @@ def report(outcome: Outcome, dataset: str, settings: Settings) -> int:
         UserError: a single mistake kept everything from being done.
     """
     if len(outcome.failures) == 1 and not outcome.finished and outcome.failures[0].user:
-        raise UserError(outcome.failures[0].reason)
+        raise OwnError(outcome.failures[0].reason)
     for message in outcome.unreadable:
         warn(f"{message}; the frame keeps the last box")
     done = f"{outcome.finished} sequences tracked"
@@ -218,8 +213,10 @@ def report(outcome: Outcome, dataset: str, settings: Settings) -> int:
 class _Active:
     """A task in progress."""
 
+    number: int
     task: Task
     run: Run
+    alone: bool  # a rank has died holding it
     counted: int = 0  # frames
 
 
@@ -228,7 +225,7 @@ class _Worker:
 
     def __init__(
         self,
-        ranks: Alone | Ranks,
+        ranks: Alone | Handout,
         plan: _Plan,
         dataset: str,
         arch: str,
@@ -243,89 +240,108 @@ class _Worker:
         self.device = choose_rank_device(gpus, settings, ranks.rank, ranks.size) if plan.tasks else None
         # No rank takes more than its share, so that none is idle from the start.
         self.size = min(settings.testing.batch, math.ceil(len(plan.tasks) / ranks.size))
-        self.failures: list[Failure] = []
-        self.unreadable: list[str] = []
-        self.finished = 0
         self._active: list[_Active] = []
-        self._trackers: dict[Candidate, OnePassTracker | None] = {}  # those in use; None: it does not load
-        self._next: Task | None = None  # taken from the queue, not begun yet
-        self._empty = False  # the queue
+        # Those in use; in place of one that does not load, why.
+        self._trackers: dict[Candidate, OnePassTracker | Failure] = {}
+        self._next: Taken | None = None  # from the queue, not begun yet
         self._pending = 0  # frames not yet told to the others
         self._shown = 0
         self._last = 0.0
         self._progress: Progress | None = None
+        ranks.open(len(plan.tasks))
 
     def work(self) -> tuple[int, list[Failure], list[str]]:
-        """Take tasks until none is left; what all ranks did together."""
+        """Take tasks until all are settled; what all ranks did together."""
         try:
             if self.tasks:
                 with Batch(self.size, max(1, min(self.size, cores() // self.ranks.size))) as batch:
-                    self._begin_more(batch)
-                    while self._active:
-                        batch.step([active.run for active in self._active if active.run.going])
-                        self._settle()
+                    while self.ranks.settled() < len(self.tasks):
                         self._begin_more(batch)
-            finished = self.ranks.gather([self.finished], self._show)
-            failures = self.ranks.gather(self.failures, self._show)
-            unreadable = self.ranks.gather(self.unreadable, self._show)
+                        while self._active:
+                            batch.step([active.run for active in self._active if active.run.going])
+                            self._write()
+                            self._begin_more(batch)
+                        self._show()
+                        if self.ranks.settled() < len(self.tasks):
+                            time.sleep(_WAIT_SECONDS)  # another rank may die with what it holds
         finally:
             if self._progress is not None:
                 self._progress.close()
-        # A checkpoint that does not load fails on every rank that meets it: one line is enough.
-        return sum(finished), list(dict.fromkeys(failures)), unreadable
+        notes = self.ranks.notes()
+        # A checkpoint that does not load fails for all its sequences: one line is enough.
+        failures = dict.fromkeys(Failure(**note["failed"]) for note in notes if "failed" in note)
+        unreadable = [message for note in notes for message in note.get("unreadable", ())]
+        return self.ranks.finished(), list(failures), unreadable
 
     def _begin_more(self, batch: Batch) -> None:
         """Fill the batch from the queue."""
-        while len(self._active) < self.size and (task := self._take()) is not None:
+        while len(self._active) < self.size and (taken := self._take()) is not None:
+            task = self.tasks[taken.number]
+            if taken.deaths and self._is_settled(taken):
+                continue
             if task.candidate not in self._trackers:
                 self._trackers[task.candidate] = self._load(task.candidate)
             tracker = self._trackers[task.candidate]
-            if tracker is None:
-                self._done(len(task.sequence.frames))
+            if isinstance(tracker, Failure):
+                self._settle(taken.number, len(task.sequence.frames), tracker)
                 continue
             if self.ranks.rank == 0 and self._progress is None:
                 total = sum(len(other.sequence.frames) for other in self.tasks)
                 self._progress = Progress(total, "test", "frames")
-            course = layout_of(self.dataset).course
-            self._active.append(_Active(task, batch.begin(tracker, task.sequence, course)))
+            run = batch.begin(tracker, task.sequence, layout_of(self.dataset).course)
+            self._active.append(_Active(taken.number, task, run, taken.deaths > 0))
 
-    def _take(self) -> Task | None:
-        """The next task of the queue, unless it needs a network for which there is no room yet."""
-        if self._next is None and not self._empty:
-            number = self.ranks.add(TAKEN, 1)
-            self._empty = number >= len(self.tasks)
-            self._next = None if self._empty else self.tasks[number]
-        if self._next is None:
+    def _take(self) -> Taken | None:
+        """The next task of the queue, unless there is no room yet for its network, or a rank has died holding it.
+
+        Such a task is tracked by itself, so that no other can be blamed where it kills this rank too.
+        """
+        if self._next is None and not any(active.alone for active in self._active):
+            self._next = self.ranks.take()
+        if self._next is None or (self._next.deaths and self._active):
             return None
+        candidate = self.tasks[self._next.number].candidate
         used = {active.task.candidate for active in self._active}
-        if self._next.candidate not in used and len(used) >= _NETWORKS:
+        if candidate not in used and len(used) >= _NETWORKS:
             return None
-        self._trackers = {c: t for c, t in self._trackers.items() if c in used or c == self._next.candidate}
-        task, self._next = self._next, None
-        return task
+        self._trackers = {c: t for c, t in self._trackers.items() if c in used or c == candidate}
+        taken, self._next = self._next, None
+        return taken
 
-    def _load(self, candidate: Candidate) -> OnePassTracker | None:
+    def _is_settled(self, taken: Taken) -> bool:
+        """Whether nothing is to be done: a rank died after it had written the result, or too many have died of it."""
+        candidate, sequence = self.tasks[taken.number]
+        label, frames = candidate.tracker, len(sequence.frames)
+        if result_fault(self.var, self.dataset, label, sequence.name, frames) is None:
+            self._settle(taken.number, frames)
+        elif taken.deaths >= _DEATHS:
+            reason = f"{taken.deaths} ranks were killed while they tracked it; is there memory enough?"
+            self._settle(taken.number, frames, Failure(label, sequence.name, reason, user=False))
+        else:
+            return False
+        return True
+
+    def _load(self, candidate: Candidate) -> OnePassTracker | Failure:
         try:
             return self.build(self.arch, candidate.checkpoint, self.settings, self.device)
         except FAILURES as error:
-            self._fail(candidate.tracker, "all its missing sequences", error)
-            return None
+            return _failure(candidate.tracker, "all its missing sequences", error)
 
-    def _settle(self) -> None:
+    def _write(self) -> None:
         """Count what the batch has passed, and write down the sequences that have come to their end."""
         for active in self._active:
             passed = active.run.passed
             if active.run.going:
                 self._count(passed - active.counted)
             else:
-                self._finish(active)
-                self._done(passed - active.counted)
+                self._finish(active, passed - active.counted)
             active.counted = passed
         self._active = [active for active in self._active if active.run.going]
 
-    def _finish(self, active: _Active) -> None:
+    def _finish(self, active: _Active, frames: int) -> None:
         (candidate, sequence), run = active.task, active.run
         label, error = candidate.tracker, run.error
+        unreadable: list[str] = []
         if run.result is not None:
             try:
                 note_origin(self.var, self.dataset, label, self.origins[label])
@@ -333,23 +349,22 @@ class _Worker:
             except FAILURES as problem:
                 error = problem
             else:
-                self.finished += 1
-                self.unreadable += [f"{sequence.name}: {message}" for message in run.result.unreadable]
-        if error is not None:
-            self._fail(label, sequence.name, error)
+                unreadable = [f"{sequence.name}: {message}" for message in run.result.unreadable]
+        failure = None if error is None else _failure(label, sequence.name, error)
+        self._settle(active.number, frames, failure, unreadable)
 
-    def _done(self, frames: int) -> None:
-        """Count a task that is behind us, with its last frames."""
+    def _settle(
+        self, number: int, frames: int, failure: Failure | None = None, unreadable: Sequence[str] = ()
+    ) -> None:
+        """Tell all ranks that a task is behind us, and count its last frames."""
+        if failure is not None:
+            self.ranks.settle(number, State.FAILED, {"failed": failure._asdict()})
+        else:
+            self.ranks.settle(
+                number, State.FINISHED, {"unreadable": list(unreadable)} if unreadable else None
+            )
         self._pending += frames
-        self.ranks.add(DONE, 1)
         self._show()
-
-    def _fail(self, tracker: str, what: str, error: BaseException) -> None:
-        user = isinstance(error, (UserError, BadImage, OSError))
-        reason = " ".join(str(error).split())
-        if not user:
-            reason = f"{type(error).__name__}: {reason}"
-        self.failures.append(Failure(tracker, what, reason, user))
 
     def _count(self, frames: int) -> None:
         self._pending += frames
@@ -358,10 +373,16 @@ class _Worker:
 
     def _show(self) -> None:
         self._last = time.monotonic()
-        self.ranks.add(FRAMES, self._pending)
+        self.ranks.count(self._pending)
         self._pending = 0
         if self._progress is None:
             return
-        tracked = self.ranks.add(FRAMES, 0)
-        self._progress.update(tracked - self._shown, sequences=f"{self.ranks.add(DONE, 0)}/{len(self.tasks)}")
+        tracked = self.ranks.frames()
+        self._progress.update(tracked - self._shown, sequences=f"{self.ranks.settled()}/{len(self.tasks)}")
         self._shown = tracked
+
+
+def _failure(tracker: str, what: str, error: BaseException) -> Failure:
+    user = isinstance(error, (UserError, BadImage, OSError))
+    reason = " ".join(str(error).split())
+    return Failure(tracker, what, reason if user else f"{type(error).__name__}: {reason}", user)

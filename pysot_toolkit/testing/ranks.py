@@ -1,179 +1,173 @@
-"""One process or many: what ``mpiexec`` starts, behind calls that also work alone, without mpi4py.
+"""One process or many: what ``mpiexec`` or ``srun`` starts, behind calls that also work alone.
 
-Ranks share a few counters in a memory window (MPI one-sided communication); no rank is a master, and
-a rank that is busy tracking holds up no other.
+MPI starts the processes and gives their run a name; from then on they share their work by ``handout``, because MPI ends
+a job when one of its processes dies. For the same reason the process that ``mpiexec`` watches does no work: it
+starts a child, and starts another where that dies.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import subprocess
 import sys
-import time
-import traceback
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from config.console import warn
 from config.environment import choose_device
 from config.errors import UserError
 from config.settings import Settings
-
-T = TypeVar("T")
-
-COUNTERS = 3  # TAKEN, FRAMES, DONE
-TAKEN, FRAMES, DONE = range(COUNTERS)  # tasks taken from the queue; frames tracked; tasks finished or failed
+from pysot_toolkit.testing.handout import AgreedError, Alone, Handout
 
 _RANK_VARIABLES = ("PMI_RANK", "PMIX_RANK", "OMPI_COMM_WORLD_RANK")
 _SIZE_VARIABLES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+_LIVES = 8  # of a rank
+_INTRODUCE = (
+    "import uuid; from mpi4py.MPI import COMM_WORLD as all; print(all.size, all.bcast(uuid.uuid4().hex))"
+)
 
 
 def launched_rank() -> int:
-    """This process's number under ``mpiexec``; 0 when it was started plainly."""
-    return int(next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0"))
+    """This process's number under ``mpiexec`` or ``srun``; 0 when it was started plainly."""
+    return _launched()[0]
 
 
 def launched_size() -> int:
-    """How many processes ``mpiexec`` started together; 0 when there was no ``mpiexec``."""
-    return int(next((os.environ[name] for name in _SIZE_VARIABLES if name in os.environ), "0"))
+    """How many processes ``mpiexec`` or ``srun`` started together; 0 when it was neither."""
+    return _launched()[1]
 
 
-class _AgreedError(UserError):
-    """A ``UserError`` that every rank raises at the same point."""
+def _launched() -> tuple[int, int]:
+    """(rank, size) as the launcher says; (0, 0) without one."""
+    for rank in _RANK_VARIABLES:
+        for size in _SIZE_VARIABLES:
+            if rank in os.environ and size in os.environ:
+                return int(os.environ[rank]), int(os.environ[size])
+    if _in_slurm_step():
+        return int(os.environ["SLURM_PROCID"]), int(os.environ["SLURM_STEP_NUM_TASKS"])
+    return 0, 0
 
 
-class Alone:
-    """The only process."""
-
-    rank, size = 0, 1
-
-    def __init__(self) -> None:
-        self._counters = [0] * COUNTERS
-
-    def agree(self, decide: Callable[[], T]) -> T:
-        """What ``decide`` returns on rank 0, on every rank; its ``UserError`` is everybody's too."""
-        return decide()
-
-    def add(self, counter: int, amount: int) -> int:
-        """Add to a shared counter; its value before."""
-        before = self._counters[counter]
-        self._counters[counter] += amount
-        return before
-
-    def gather(self, values: list[T], waiting: Callable[[], None]) -> list[T]:
-        """The values of all ranks, in rank order; ``waiting`` is called while others are busy."""
-        return list(values)
+def _in_slurm_step() -> bool:
+    """Whether ``srun`` started this process without MPI; the batch script itself has a rank, but no step."""
+    return {"SLURM_PROCID", "SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS"} <= os.environ.keys()
 
 
-class Ranks:
-    """This process among those that ``mpiexec`` started on one machine."""
-
-    def __init__(self, mpi: Any) -> None:
-        self._mpi = mpi
-        self._all = mpi.COMM_WORLD
-        self.rank, self.size = self._all.rank, self._all.size
-        self._window = mpi.Win.Allocate_shared(
-            8 * COUNTERS if self.rank == 0 else 0, disp_unit=8, comm=self._all
-        )
-        if self.rank == 0:
-            np.frombuffer(self._window.tomemory(), dtype=np.int64)[:] = 0
-        # Locked once for the whole run: a lock per operation would wait until the busy rank 0 answers.
-        self._window.Lock_all(mpi.MODE_NOCHECK)
-        self._all.Barrier()
-
-    def agree(self, decide: Callable[[], T]) -> T:
-        """What ``decide`` returns on rank 0, on every rank; its ``UserError`` is everybody's too."""
-        value, error = None, None
-        if self.rank == 0:
-            try:
-                value = decide()
-            except UserError as problem:
-                error = str(problem)
-        value, error = self._all.bcast((value, error), root=0)
-        if error is not None:
-            raise _AgreedError(error)
-        return value  # type: ignore[return-value]
-
-    def add(self, counter: int, amount: int) -> int:
-        """Add to a shared counter; its value before."""
-        step, before = np.array([amount], dtype=np.int64), np.zeros(1, dtype=np.int64)
-        kind = self._mpi.INT64_T
-        self._window.Fetch_and_op([step, kind], [before, kind], 0, counter, self._mpi.SUM)
-        self._window.Flush(0)
-        return int(before[0])
-
-    def gather(self, values: list[T], waiting: Callable[[], None]) -> list[T]:
-        """The values of all ranks, in rank order; ``waiting`` is called while others are busy."""
-        arrival = self._all.Ibarrier()
-        while not arrival.Test():  # Wait() would burn the core that a busy rank needs
-            waiting()
-            time.sleep(0.05)
-        return [value for part in self._all.allgather(values) for value in part]
-
-    def close(self) -> None:
-        """Give the window back; every rank calls it."""
-        self._window.Unlock_all()
-        self._window.Free()
-
-    def abort(self) -> None:
-        """End all ranks at once, so that none waits for one that is gone."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._all.Abort(1)
+class OwnError(UserError):
+    """A ``UserError`` that this rank alone meets."""
 
 
 @contextlib.contextmanager
-def join_ranks() -> Iterator[Alone | Ranks]:
-    """The ranks of this run, for the length of a ``with`` block.
+def join_ranks(var: Path) -> Iterator[Alone | Handout]:
+    """The ranks of this run, for the length of a ``with`` block, which runs in a child of each process.
 
-    Where one rank fails outside ``agree`` it says why and ends the others, so that none waits for it; what
-    they have finished is on disk.
+    Where one rank fails outside ``agree`` it says why and ends the others. Where one is killed, only the tasks that
+    it held have to be done again, and another process goes on in its place.
+
+    Args:
+        var: folder that all ranks see.
 
     Raises:
-        UserError: mpi4py does not fit the ``mpiexec`` that started this process.
+        UserError: mpi4py does not fit the ``mpiexec`` that started this process, or ``var`` has no locks.
     """
     if launched_size() <= 1:
         yield Alone()
         return
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise UserError(
-            f"started under mpiexec, but mpi4py does not load ({error}); pip install mpich mpi4py, or use --threads 1"
-        ) from error
-    if MPI.COMM_WORLD.size != launched_size():
-        raise UserError(
-            f"mpiexec started {launched_size()} processes, mpi4py sees {MPI.COMM_WORLD.size}: they are of different MPI "
-            f"installations; use the mpiexec beside {sys.executable}"
-        )
-    ranks = Ranks(MPI)
+    rank, size = _launched()
+    ranks = Handout(var / "cache" / "testing" / _name_of_run(size), rank, size)
+    _keep_alive(rank)
     try:
         yield ranks
-        ranks.close()
-    except _AgreedError:
-        ranks.close()
+    except AgreedError:
         raise
     except UserError as error:
-        print(f"rank {ranks.rank}: error: {error}", file=sys.stderr)
-        ranks.abort()
-    except BaseException as error:
-        if not isinstance(error, (KeyboardInterrupt, SystemExit)):
-            traceback.print_exc()
-            ranks.abort()
+        ranks.stop()
+        raise OwnError(f"rank {rank}: {error}") from error
+    except (KeyboardInterrupt, SystemExit):
         raise
+    except BaseException:
+        ranks.stop()
+        raise
+
+
+def _name_of_run(size: int) -> str:
+    """A name that all processes of this run know, and no other run has."""
+    if not any(name in os.environ for name in _RANK_VARIABLES):
+        step = ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")
+        return "slurm-" + "-".join(os.environ.get(name, "0") for name in step)
+    # In a process of its own: what has spoken MPI should not fork, and ends the job where it is killed.
+    done = subprocess.run(
+        [sys.executable, "-c", _INTRODUCE],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        close_fds=False,
+    )
+    seen, name, *_ = [*done.stdout.split(), "", ""]
+    if done.returncode or not name:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise OwnError(
+            f"started under mpiexec, but mpi4py does not work ({reason}); pip install mpich mpi4py, or use --threads 1"
+        )
+    if int(seen) != size:
+        raise UserError(
+            f"mpiexec started {size} processes, mpi4py sees {seen}: they are of different MPI installations; use the "
+            f"mpiexec beside {sys.executable}"
+        )
+    return name
+
+
+def _keep_alive(rank: int) -> None:
+    """Return in a child; this process waits for it, starts another where a signal kills it, and ends as it ends."""
+    passed_on: list[int] = []
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for life in range(1, _LIVES + 1):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # until both sides know what a signal means
+        child = os.fork()
+        if child == 0:
+            os.setpgid(0, 0)  # Ctrl-C on a terminal comes once, from the parent
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+            return
+
+        def pass_on(number: int, _: Any, child: int = child) -> None:
+            passed_on.append(number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+        handlers = {number: signal.signal(number, pass_on) for number in signals}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if code >= 0 or passed_on:
+            break
+        end = "is started again" if life < _LIVES else "is not started again, the others go on"
+        warn(
+            f"rank {rank} was killed ({signal.Signals(-code).name}) and {end}; only what it held is tracked again"
+        )
+    raise SystemExit(code if code >= 0 else 128 - code)
 
 
 def one_voice(main: Callable[[], int | None]) -> Callable[[], int | None]:
-    """``main`` whose ``UserError`` and Ctrl-C are reported by rank 0 alone: every rank meets the same."""
+    """``main`` whose ``UserError`` and Ctrl-C are reported by rank 0 alone where every rank meets the same.
+
+    Of the ranks that have nothing to say the exit code is 0: ``mpiexec`` ends all others at once where it is not.
+    """
 
     def speak() -> int | None:
         try:
             return main()
+        except OwnError:
+            raise
         except (UserError, KeyboardInterrupt) as end:
             if launched_rank() == 0:
                 raise
-            return 2 if isinstance(end, UserError) else 130
+            return 0 if isinstance(end, UserError) else 130
 
     return speak
 

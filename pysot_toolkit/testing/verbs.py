@@ -11,10 +11,10 @@ from config.settings import Settings
 from pysot_toolkit.datasets.base import Benchmark
 from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.testing.checkpoints import epoch_range, find_checkpoint, find_epochs, tracker_name
-from pysot_toolkit.testing.launch import run_child, script, under_mpi
+from pysot_toolkit.testing.launch import run_ranks, script, under_mpi
 from pysot_toolkit.testing.layouts import layout_of
 from pysot_toolkit.testing.queue import Candidate, check_batch, report, run_queue
-from pysot_toolkit.testing.ranks import check_gpus, launched_rank, launched_size, parse_gpus
+from pysot_toolkit.testing.ranks import check_gpus, launched_size, parse_gpus
 from pysot_toolkit.trackers.base import TRACKERS
 
 
@@ -33,8 +33,8 @@ def run_test(options: argparse.Namespace, settings: Settings) -> int:
     outcome = run_queue(
         lambda: [Candidate(name, checkpoint)], lambda: videos, options.dataset, options.arch, settings
     )
-    if launched_rank():
-        return outcome.exit_code
+    if not outcome.speaks:
+        return 0
     code = report(outcome, options.dataset, settings)
     if options.vis:
         from pysot_toolkit.testing.pictures import draw_results
@@ -64,10 +64,10 @@ def run_test_epochs(options: argparse.Namespace, settings: Settings) -> int:
     if launched_size() == 0 and options.threads > 1:
         check_gpus(gpus, settings)
         benchmark()
-        return run_child(command)
+        return run_ranks(command)
     outcome = run_queue(lambda: candidates, benchmark, options.dataset, options.arch, settings, gpus)
-    if launched_rank():
-        return outcome.exit_code
+    if not outcome.speaks:
+        return 0
     code = report(outcome, options.dataset, settings)
     if missing:
         warn(

@@ -1,11 +1,13 @@
 """Trackers without a network, and a command that puts them at the queue (also under ``mpiexec``).
 
 python tests/testing/fakes.py KIND DATASET: KIND "still" repeats the first box; "fails-NAME" cannot follow
-the sequence NAME; "bug-NAME" has a programming error there; "slow" waits at each frame.
+the sequence NAME; "bug-NAME" has a programming error there; "kills" its process there; "slow" waits at each frame.
 """
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ if __package__ in (None, ""):
 from config.cli import Parser, run
 from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.testing.queue import Candidate, report, run_queue
-from pysot_toolkit.testing.ranks import launched_rank, one_voice
+from pysot_toolkit.testing.ranks import one_voice
 
 
 class Still:
@@ -36,6 +38,8 @@ class Still:
             raise RuntimeError("out of memory")
         if self.kind == "bug" and image.shape[:2] == (360, 640):
             raise TypeError("a mistake in the tracker")
+        if self.kind == "kills" and image.shape[:2] == (360, 640):
+            os.kill(os.getpid(), signal.SIGKILL)
         self.bbox = self.bbox + np.array([1, 0, 0, 0])
         return self.bbox, 0.5
 
@@ -59,7 +63,7 @@ def main() -> int:
         settings,
         build=build,
     )
-    return outcome.exit_code if launched_rank() else report(outcome, options.dataset, settings)
+    return report(outcome, options.dataset, settings) if outcome.speaks else 0
 
 
 if __name__ == "__main__":
