@@ -19,7 +19,7 @@ from ltr.data.bbox import xywh_to_xyxy
 from ltr.models.bbreg.iou_net import BINS, STRIDES, AtomIoUNet, LinearBlock, Pair
 
 _HALO = 2  # cells that the two 3x3 convolutions of a map look beyond it
-_MARGINS = (1, 4)  # cells that are computed beyond the first boxes, and again where boxes left these
+_MARGINS = (1, 2)  # cells that are computed beyond the first boxes, and again where boxes left these
 
 
 class ProposalScorer:

@@ -60,6 +60,7 @@ class OnlineTracker(Tracker):
     # What a classifier is.
 
     kernel: int  # side of its filter, cells
+    filter: torch.Tensor  # [1, C, kernel, kernel]
 
     @abstractmethod
     def samples(self, features: Features) -> torch.Tensor:
@@ -121,6 +122,8 @@ class OnlineTracker(Tracker):
     def track(self, image: np.ndarray) -> Prediction:
         """See ``Tracker.track``; ``lost`` where the classifier does not find the target, which stays where it was.
 
+        The host waits for the device where something is copied to it, and nowhere else: the score map (that of
+        probabilities too where it is another one), and the boxes with their scores.
         The score is 0.5 at the classifier's ``even_score``, towards 0 below and 1 above: at the score under which
         the target counts as not found, for those sets that have one.
         """
