@@ -15,7 +15,7 @@ from torch import nn
 
 from config.console import warn
 from config.errors import UserError
-from config.files import atomic_writer, read_json, sha256, write_json
+from config.files import atomic_writer, read_json, sha256, write_json, writing
 
 FORMAT = 1  # of the files below; a larger number in a manifest means a newer SPOT wrote it
 
@@ -162,6 +162,8 @@ class CheckpointStore:
             os.replace(temporary, target)
             temporary.unlink(missing_ok=True)  # renaming does nothing where both are the same file already
         except OSError:  # a file system without links
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             with atomic_writer(target) as file:
                 file.write(self.snapshot(epoch).read_bytes())
 
@@ -171,8 +173,8 @@ class CheckpointStore:
         if not step:
             files.append(self.snapshot(epoch))
         for path in [*files, self.manifest(epoch, step)]:
-            with contextlib.suppress(FileNotFoundError):
-                path.unlink()
+            with writing(path):
+                path.unlink(missing_ok=True)
 
     def tidy(self) -> None:
         """Take away what a killed process of this run had begun to write; for whoever holds the run's lock."""
@@ -183,7 +185,7 @@ class CheckpointStore:
             for path in folder.iterdir() if folder.is_dir() else ():
                 match = within.fullmatch(path.name)
                 if begun.fullmatch(path.name) or (match and not path.with_name(f"{match[1]}.json").exists()):
-                    with contextlib.suppress(FileNotFoundError):
+                    with contextlib.suppress(OSError):  # they only take space
                         path.unlink()
 
     def newest(self) -> int | None:

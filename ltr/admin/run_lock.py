@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from config.errors import UserError
+from config.files import writing
 
 try:
     import fcntl
@@ -18,10 +19,11 @@ def lock_run(path: Path) -> IO[str]:
     """Take the lock file ``path`` until the process ends; the kernel frees it even after a kill.
 
     Raises:
-        UserError: another live process holds it.
+        UserError: another live process holds it, or it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = open(path, "a+")  # noqa: SIM115 - held for the life of the run
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+")  # noqa: SIM115 - held for the life of the run
     if fcntl is not None:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -33,7 +35,8 @@ def lock_run(path: Path) -> IO[str]:
                 f"{path}: another training run{f' (process {owner})' if owner else ''} uses this magic number; "
                 "wait for it, or give --set variant NAME for a run of its own"
             ) from error
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with writing(path):
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
     return file

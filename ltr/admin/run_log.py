@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from config.console import warn
+from config.files import writing
 
 
 class RunLog:
@@ -24,37 +25,45 @@ class RunLog:
         tensorboard: folder of the TensorBoard events, or None.
         start: size in bytes that ``train.jsonl`` had at the checkpoint that is resumed (0: a new run).
         epoch: epoch of that checkpoint.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; so do ``write`` and ``image``.
     """
 
     def __init__(self, folder: Path, tensorboard: Path | None, start: int, epoch: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / "train.jsonl"
-        self._values = open(self.path, "ab")  # noqa: SIM115 - closed in close()
-        self._values.truncate(start)
-        self._speed = open(folder / "speed.jsonl", "ab")  # noqa: SIM115
+        self.path, self._tensorboard = folder / "train.jsonl", tensorboard
+        with writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._values = open(self.path, "ab")  # noqa: SIM115 - closed in close()
+            self._values.truncate(start)
+            self._speed = open(folder / "speed.jsonl", "ab")  # noqa: SIM115
         self._writer: Any = None
         if tensorboard is not None:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(tensorboard), purge_step=epoch + 1)
+            with writing(tensorboard):
+                self._writer = SummaryWriter(str(tensorboard), purge_step=epoch + 1)
 
     def write(self, epoch: int, values: dict[str, Any], speed: dict[str, Any]) -> None:
         """One line in each file, and the numbers in TensorBoard."""
-        for file, content in ((self._values, values), (self._speed, speed)):
-            file.write(orjson.dumps({"epoch": epoch, **content}, option=orjson.OPT_APPEND_NEWLINE))
-            file.flush()
-            os.fsync(file.fileno())
+        with writing(self.path):
+            for file, content in ((self._values, values), (self._speed, speed)):
+                file.write(orjson.dumps({"epoch": epoch, **content}, option=orjson.OPT_APPEND_NEWLINE))
+                file.flush()
+                os.fsync(file.fileno())
         if self._writer is not None:
-            for group, content in (("train", values), ("speed", speed)):
-                for name, value in content.items():
-                    if isinstance(value, (int, float)) and value is not None:
-                        self._writer.add_scalar(f"{group}/{name}", value, epoch)
-            self._writer.flush()
+            with writing(str(self._tensorboard)):
+                for group, content in (("train", values), ("speed", speed)):
+                    for name, value in content.items():
+                        if isinstance(value, (int, float)) and value is not None:
+                            self._writer.add_scalar(f"{group}/{name}", value, epoch)
+                self._writer.flush()
 
     def image(self, epoch: int, picture: np.ndarray) -> None:
         """A picture RGB uint8 ``[H, W, 3]`` of student inputs in TensorBoard."""
         if self._writer is not None:
-            self._writer.add_image("student_inputs", picture, epoch, dataformats="HWC")
+            with writing(str(self._tensorboard)):
+                self._writer.add_image("student_inputs", picture, epoch, dataformats="HWC")
 
     def size(self) -> int:
         """Bytes of ``train.jsonl`` so far; goes into the checkpoint."""

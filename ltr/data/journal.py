@@ -71,16 +71,30 @@ class Journal:
             raise self._failure(error) from error
 
     def commit(self) -> None:
-        """Make all that was appended survive a power cut."""
-        os.fsync(self._file.fileno())
+        """Make all that was appended survive a power cut.
+
+        Raises:
+            UserError: the disk is full.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._failure(error) from error
 
     def read(self) -> np.ndarray:
         """All records ``[n]``, in the order of their appending."""
         return _records(_whole_part(self._content(), self.path))
 
     def reset(self) -> None:
-        """Forget everything; for when a snapshot holds it."""
-        self._file.truncate(len(HEAD))
+        """Forget everything; for when a snapshot holds it.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            self._file.truncate(len(HEAD))
+        except OSError as error:
+            raise self._failure(error) from error
         self._end = len(HEAD)
         self.commit()
 

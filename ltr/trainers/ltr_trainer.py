@@ -14,6 +14,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from config.console import Progress, say, warn
 from config.errors import UserError
+from config.files import atomic_writer
 from config.interrupt import Interrupt
 from ltr.actors.base import Actor, StepResult
 from ltr.admin.checkpoint import FORMAT, network_content
@@ -321,8 +322,8 @@ class LTRTrainer:
 
     def _picture(self, epoch: int, picture: np.ndarray) -> None:
         path = self.run.folder / "inputs" / f"ep{epoch:04d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), np.ascontiguousarray(picture[..., ::-1]))
+        with atomic_writer(path) as file:
+            file.write(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1])
         if self._log is not None:
             self._log.image(epoch, picture)
 
