@@ -22,7 +22,9 @@ px; ``h, w`` of templates, ``H, W`` of search crops)::
 
 from __future__ import annotations
 
+import re
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -32,12 +34,15 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from config.console import warn
 from config.errors import UserError
 from config.settings import Settings
 from ltr.data.image_loader import BadImage
 from ltr.data.processing import Processing, Sample
 
 ATTEMPTS = 20  # unreadable samples in a row, for one index, before the run stops
+DEATHS = 3  # of workers before their first batch, before the run stops
+_DEAD_WORKER = re.compile(r"DataLoader worker \(pid\(s\) ([\d, ]+)\)|Pin memory thread exited unexpectedly")
 _STREAM = 16  # of random numbers for jitter and augmentation; the samplers use 1 to 3
 
 
@@ -171,29 +176,61 @@ class Loader:
         self, samples: TrackingSamples, plan: Plan, workers: int, prefetch: int, pin: bool = False
     ) -> None:
         self._epoch = _Epoch(plan)
-        self._loader = DataLoader(
-            samples,
-            batch_sampler=self._epoch,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=pin,
-            persistent_workers=workers > 0,
-            prefetch_factor=max(prefetch, 1) if workers else None,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # torch's loader draws a number we do not use; not from global state
+        self._make = (
+            lambda: DataLoader(
+                samples,
+                batch_sampler=self._epoch,
+                num_workers=workers,
+                collate_fn=collate,
+                pin_memory=pin,
+                persistent_workers=workers > 0,
+                prefetch_factor=max(prefetch, 1) if workers else None,
+                worker_init_fn=_start_worker,
+                generator=torch.Generator(),  # torch's loader draws a number we do not use; not from global state
+            )
         )
+        self._loader = self._make()
 
     def epoch(self, epoch: int, sparse: bool, start: int = 0) -> Iterator[dict[str, Any]]:
         """The batches of one epoch from step ``start`` on; only now do workers look at the sampler state.
 
+        Where a worker dies new ones make its batches again, which are the same.
+
         Raises:
-            UserError: a broken annotation, or too many unreadable samples in a row.
+            UserError: a broken annotation, too many unreadable samples in a row, or workers that die again and again.
         """
         self._epoch.epoch, self._epoch.sparse, self._epoch.start = epoch, sparse, start
-        for batch in self._loader:
-            if "error" in batch:
-                raise UserError(batch["error"])
-            yield batch
+        died = 0
+        while self._epoch.start < self._epoch.plan.iterations:
+            try:
+                for batch in self._begin():
+                    if "error" in batch:
+                        raise UserError(batch["error"])
+                    self._epoch.start, died = self._epoch.start + 1, 0
+                    yield batch
+            except RuntimeError as error:
+                gone = _DEAD_WORKER.match(str(error))
+                if gone is None:
+                    raise
+                died += 1
+                what = f"a worker of the loader died (process {gone[1]}), killed from outside or for want of memory"
+                if died == DEATHS:
+                    raise UserError(
+                        f"{what}, the {DEATHS}th time before its first batch; give fewer data.workers or data.prefetch"
+                    ) from error
+                warn(f"{what}; new ones go on")
+                self._loader = self._make()
+
+    def _begin(self) -> Iterator[dict[str, Any]]:
+        """The batches that are left. A worker's death is found when its batch is waited for.
+
+        Torch would raise it wherever the main process is, in the middle of a step or a save.
+        """
+        before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        batches = iter(self._loader)
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, before)
+        return batches
 
 
 def build_loader(

@@ -18,7 +18,7 @@ from tests.faults.verbs import Ended
 pytestmark = pytest.mark.faults
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-SEEDS = [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 200))]
+SEEDS = [*range(12), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, 100))]
 
 
 def refused(ended: Ended, words: str = "") -> None:

@@ -54,7 +54,7 @@ def test_a_training_finishes_its_step_and_saves(place, training, seed):
     assert differences(training.left, place.trained()) == []
 
 
-@pytest.mark.parametrize("number", CODES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_training_is_interrupted_in_each_of_its_steps(place, training, number):
     """One step per start, if that is how often it is told to stop."""
     for epoch in range(3):

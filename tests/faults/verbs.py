@@ -61,6 +61,9 @@ class Ended(NamedTuple):
 def _run(job: Job) -> None:
     """In the child: become the verb."""
     os.setsid()
+    multiprocessing.set_start_method(
+        "fork", force=True
+    )  # of the loader's workers, not as this process was made
     for number, suffix in ((1, ".out"), (2, ".err")):
         os.dup2(os.open(job.output + suffix, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), number)
     os.environ.update(job.environment)
