@@ -6,6 +6,8 @@ the queue is empty. The same calls are seen on a CPU.
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
@@ -204,7 +206,9 @@ def test_a_step_in_bfloat16_learns_the_like(tmp_path, variant):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", SPARSE)
-def test_a_compiled_step_learns_the_same(tmp_path, variant):
+def test_a_compiled_step_learns_the_same(tmp_path, monkeypatch, variant):
+    """With the backend that captures and differentiates the graph, and generates no code, which takes minutes."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     losses = {}
     for compiled in ("False", "True"):
         trainer, _, batch = sparse_trainer(variant, tmp_path / compiled, "train.compile", compiled)
