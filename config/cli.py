@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ def overrides(options: argparse.Namespace) -> list[str]:
 def run(main: Callable[[], int | None]) -> None:
     """Run a verb and leave with its exit code: 2 and one line for the user's error, 130 for Ctrl-C, 143 for SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
         sys.stdout.flush()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 1000  # letters of a message
+
 
 class UserError(Exception):
     """Something the user can mend: printed as one line, exit code 2, no traceback.
@@ -13,7 +15,17 @@ class UserError(Exception):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(one_line(message))
+
+
+def one_line(text: str) -> str:
+    """``text`` as one line of bearable length that a terminal shows and does not obey."""
+    line = " ".join(str(text).split())
+    if len(line) > _LONGEST:  # the beginning names the file, the end what to do
+        line = f"{line[: _LONGEST - 203]} ... {line[-198:]}"
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in line
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

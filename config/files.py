@@ -103,9 +103,39 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> Any:
         return orjson.loads(data)
     except orjson.JSONDecodeError:
         try:
-            return json.loads(data)
+            value = json.loads(data)
+            json.dumps(value, ensure_ascii=False).encode()  # refuses halves of characters, as orjson does
+            return value
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: is not valid JSON ({error}); restore or remove this {what}") from error
+
+
+class NewerVersion(UserError):
+    """A file that a newer project wrote."""
+
+
+def refuse_newer(
+    path: str | os.PathLike[str], version: Any, known: int, what: str, way_out: str = ""
+) -> None:
+    """Refuse a file of a version that this project does not know, so that it is neither misread nor replaced.
+
+    Args:
+        version: what the file says.
+        known: the newest version that is read.
+        what: kind of file.
+        way_out: what may be done instead of updating.
+
+    Raises:
+        NewerVersion: ``version`` is above ``known``.
+        UserError: it is no version.
+    """
+    if type(version) is not int or version < 1:
+        raise UserError(f"{path}: this {what} names no version; restore it or remove it")
+    if version > known:
+        raise NewerVersion(
+            f"{path}: this {what} has version {version} and was written by a newer project, this one reads up to "
+            f"version {known}; update the project{way_out}"
+        )
 
 
 def read_bytes(path: str | os.PathLike[str], what: str = "file") -> bytes:

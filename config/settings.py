@@ -98,8 +98,12 @@ def _coerce(key: str, old: Any, new: Any) -> Any:
         if isinstance(old, Settings) and isinstance(new, Settings):
             return new
         raise UserError(f"setting '{key}': a group of settings cannot be replaced by a value")
+    if isinstance(new, (int, float)) and not abs(new) < float("inf"):
+        raise UserError(f"setting '{key}': {new} is no finite number")
     if isinstance(old, bool) and isinstance(new, int) and new in (0, 1):
         return bool(new)
+    if isinstance(new, int) and abs(new) >= 1 << 63:
+        raise UserError(f"setting '{key}': the number is too large")
     if isinstance(old, float) and isinstance(new, int) and not isinstance(new, bool):
         return float(new)
     if isinstance(old, (list, tuple)) and isinstance(new, str):

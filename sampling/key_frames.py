@@ -189,6 +189,8 @@ def load_key_frames(path: Path, name: str, split: str, num: int) -> dict[str, An
     for key, kind in (("fs_settings", dict), ("sparse_sample_result", dict), ("failure_seqs", list)):
         if not isinstance(content, dict) or not isinstance(content.get(key), kind):
             raise UserError(f"{path}: '{key}' is missing or of the wrong kind; {_MEND}")
+    if not all(isinstance(name, str) for name in content["failure_seqs"]):
+        raise UserError(f"{path}: 'failure_seqs' holds something that is no name; {_MEND}")
     found = dict(content["fs_settings"])
     with contextlib.suppress(UserError):  # an unknown split is reported below
         found["split"] = DATASETS.get(name).canonical_split(str(found.get("split")))
@@ -263,7 +265,7 @@ def _trajectories(path: Path, key: str, entries: Any, length: int) -> list[Traje
     """The checked trajectories of one video of ``length`` frames."""
     try:
         trajectories = [_trajectory(entry, length) for entry in entries]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
         reason = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
         raise UserError(f"{path}: sequence '{key}': {reason}; {_MEND}") from error
     if not trajectories:

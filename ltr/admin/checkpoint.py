@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import pickle
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,9 +16,8 @@ from torch import nn
 
 from config.console import warn
 from config.errors import UserError
-from config.files import atomic_writer, read_json, sha256, write_json, writing
-
-FORMAT = 1  # of the files below; a larger number in a manifest means a newer SPOT wrote it
+from config.files import NewerVersion, atomic_writer, read_json, refuse_newer, sha256, write_json, writing
+from ltr.admin.manifest import FORMAT, fault_of, read_manifest
 
 
 def network_content(
@@ -217,12 +217,32 @@ class CheckpointStore:
             self._named.add(manifest)
 
     def load(self, epoch: int, part: str, step: int = 0) -> dict[str, Any]:
-        """The content of one file of a verified epoch, on the CPU."""
-        return torch.load(self.weights(epoch, part, step), map_location="cpu", weights_only=True)
+        """The content of one file of a verified epoch, on the CPU.
+
+        Raises:
+            UserError: it is of a newer version, or no checkpoint although its manifest verifies.
+        """
+        path = self.weights(epoch, part, step)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except (
+            pickle.UnpicklingError,
+            OSError,
+            RuntimeError,
+            ValueError,
+            LookupError,
+            TypeError,
+            EOFError,
+        ) as error:
+            raise UserError(f"{path}: cannot be loaded ({error}); restore it") from error
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: is no part of a checkpoint; restore it")
+        refuse_newer(path, content.get("format", 1), FORMAT, "checkpoint")
+        return content
 
     def has(self, epoch: int, part: str, step: int = 0) -> bool:
         """Whether the epoch's manifest lists ``part``."""
-        return part in read_json(self.manifest(epoch, step), "manifest")["files"]
+        return part in read_manifest(self.manifest(epoch, step))
 
     def _kept(self, epoch: int) -> bool:
         try:
@@ -232,24 +252,16 @@ class CheckpointStore:
 
     def _fault(self, path: Path) -> str | None:
         try:
-            manifest = read_json(path, "manifest")
+            entries = read_manifest(path)
+        except NewerVersion:
+            raise
         except UserError:
-            return "is broken"
-        try:
-            newer = manifest["format"] > FORMAT
-            files = {
-                part: (self.folder / entry["file"], entry["size"], entry["sha256"])
-                for part, entry in manifest["files"].items()
-            }
-        except (KeyError, TypeError, AttributeError):
-            return "is not a manifest"
-        if newer:
-            raise UserError(
-                f"{path}: written by a newer SPOT (format {manifest['format']}, this one reads {FORMAT}); update"
-            )
-        for part, (file, size, digest) in files.items():
-            if not file.is_file() or file.stat().st_size != size:
-                return f"{file.name} ({part}) is missing or truncated"
-            if sha256(file) != digest:
-                return f"{file.name} ({part}) is corrupt"
+            return "is broken or no manifest"
+        for part, entry in entries.items():
+            file = path.with_name(f"{path.stem}_{part}.pth.tar")
+            if part == "sampler_state":
+                file = self.folder / entry.file
+            fault = fault_of(file, entry)
+            if fault:
+                return f"{file.name} ({part}) {fault}"
         return None

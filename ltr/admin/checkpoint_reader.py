@@ -14,9 +14,13 @@ from typing import IO, Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from config.errors import UserError
-from ltr.admin.restricted_pickle import RestrictedUnpickler, StorageRef, TensorRef, plain
+from config.files import refuse_newer
+from ltr.admin.manifest import FORMAT, verify_checkpoint
+from ltr.admin.restricted_pickle import RestrictedUnpickler, StandIn, StorageRef, TensorRef, plain
+from ltr.models.registry import build_network
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # opens torch's format before 1.6
 _TAKEN = {
@@ -31,10 +35,16 @@ _TAKEN = {
     "state_dict",
 }
 _TRAINING = ("optimizer", "stats")
+_LARGEST_CROP = 8192  # px; also above any factor
+_SPARE = 4096  # parameters that a network may have beyond those in proportion to its file
 # What broken or hostile bytes make of the unpickler, the zip reader and tensor views.
 _BROKEN = (
     pickle.UnpicklingError, zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, TypeError, LookupError,
     AttributeError, RuntimeError, ArithmeticError, MemoryError, AssertionError,
+)  # fmt: skip
+# What networks make of arguments that no training gave them.
+_UNBUILT = (
+    ValueError, TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError, AssertionError,
 )  # fmt: skip
 
 
@@ -63,9 +73,11 @@ def read_checkpoint(path: str | os.PathLike[str], *, training: bool = False) -> 
         training: read the optimizer's tensors and the training statistics of LTR's files too.
 
     Raises:
-        UserError: the file is missing, truncated, damaged, or holds no network.
+        UserError: the file is missing, truncated, damaged, not what the manifest beside it lists, of a newer
+            version, or holds no network.
     """
     path = Path(path)
+    verify_checkpoint(path)
     try:
         with open(path, "rb") as file:
             return _read(path, file, training)
@@ -78,11 +90,107 @@ def read_checkpoint(path: str | os.PathLike[str], *, training: bool = False) -> 
         ) from error
 
 
+def recipe(checkpoint: Checkpoint, source: str | os.PathLike[str]) -> tuple[str, dict[str, Any]] | None:
+    """Name and arguments of the network, where the file is ours; None for a published one.
+
+    Raises:
+        UserError: the file ``source`` gives something else as name or arguments.
+    """
+    given = checkpoint.constructor or {}
+    if "name" not in given:
+        return None
+    name, args = given["name"], given.get("args")
+    if (
+        not isinstance(name, str)
+        or not isinstance(args, dict)
+        or not all(isinstance(key, str) for key in args)
+    ):
+        raise UserError(f"{source}: does not say how its network is built; restore it or take another")
+    return name, args
+
+
+def trained_numbers(
+    checkpoint: Checkpoint, names: Mapping[str, str], source: str | os.PathLike[str]
+) -> dict[str, float]:
+    """What our training set: ``{argument: settings.data[name]}`` for the ``names`` that the file has; of others nothing.
+
+    Raises:
+        UserError: one is no positive number, or none that a crop can have.
+    """
+    data = (checkpoint.settings or {}).get("data", {}) if "name" in (checkpoint.constructor or {}) else {}
+    found = (
+        {argument: data[name] for argument, name in names.items() if name in data}
+        if isinstance(data, dict)
+        else {}
+    )
+    for argument, value in found.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= _LARGEST_CROP:
+            raise UserError(
+                f"{source}: its setting data.{names[argument]} is no size; restore it or take another"
+            )
+    return found
+
+
+def build_recorded(
+    checkpoint: Checkpoint, name: str, args: Mapping[str, Any], source: str | os.PathLike[str]
+) -> nn.Module:
+    """The network ``name`` with the arguments and weights of a checkpoint.
+
+    What the file ``source`` says of its network is tried without memory first, so that a network is only made
+    where the file holds its weights.
+
+    Raises:
+        UserError: no such network, impossible arguments, or weights of another network.
+    """
+    left = 4 * len(checkpoint.net) + _SPARE
+
+    def count(*_: object) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise RuntimeError("it would have far more weights than the file")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        with torch.device("meta"):
+            outline = build_network(name, args)
+        hook.remove()
+        check_weights(outline, checkpoint.net, source)
+        needed = sum(parameter.nbytes for parameter in outline.parameters())
+        storages = [value.untyped_storage() for value in checkpoint.net.values()]
+        held = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+        if needed > 16 * held:  # views of one number over and over
+            raise RuntimeError("it would have far more weights than the file")
+        network = build_network(name, args)
+    except UserError as error:
+        raise UserError(str(error) if str(source) in str(error) else f"{source}: {error}") from error
+    except _UNBUILT as error:
+        raise UserError(
+            f"{source}: its network '{name}' cannot be built ({error}); take another file"
+        ) from error
+    finally:
+        hook.remove()
+    load_weights(network, checkpoint.net, source)
+    return network
+
+
 def load_weights(network: nn.Module, net: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> None:
     """Copy the tensors ``net`` of the file ``source`` into ``network``; all must fit.
 
     Raises:
         UserError: names or shapes differ, in one line that says which.
+    """
+    check_weights(network, net, source)
+    network.load_state_dict(net, strict=False)
+
+
+def check_weights(
+    network: nn.Module, net: Mapping[str, torch.Tensor], source: str | os.PathLike[str]
+) -> None:
+    """Whether ``load_weights`` would take them; ``network`` may be without memory.
+
+    Raises:
+        UserError: as ``load_weights``.
     """
     own = network.state_dict()
     # Files from before torch 0.4.1 lack the counters of batch norms, which inference does not use.
@@ -97,7 +205,6 @@ def load_weights(network: nn.Module, net: Mapping[str, torch.Tensor], source: st
     text = "; ".join(f"{what} {_some(names)}" for what, names in faults if names)
     if text:
         raise UserError(f"{source}: is a checkpoint of another network than {type(network).__name__}: {text}")
-    network.load_state_dict(net, strict=False)
 
 
 def _some(names: list[str], limit: int = 3) -> str:
@@ -110,11 +217,11 @@ def _read(path: Path, file: IO[bytes], training: bool) -> Checkpoint:
     file.seek(0)
     if start == b"PK\x03\x04":
         with zipfile.ZipFile(file) as archive:
-            return _read_zip(path, archive, training)
+            return _read_zip(path, archive, training, os.fstat(file.fileno()).st_size)
     return _read_legacy(path, file, training)
 
 
-def _read_zip(path: Path, archive: zipfile.ZipFile, training: bool) -> Checkpoint:
+def _read_zip(path: Path, archive: zipfile.ZipFile, training: bool, size: int) -> Checkpoint:
     names = {name.partition("/")[2]: name for name in archive.namelist()}
     if "data.pkl" not in names:
         raise ValueError("a zip file without data.pkl")
@@ -126,8 +233,15 @@ def _read_zip(path: Path, archive: zipfile.ZipFile, training: bool) -> Checkpoin
     unpickler = RestrictedUnpickler(io.BytesIO(archive.read(names["data.pkl"])))
     content = unpickler.load()
 
+    left = size
+
     def read(ref: StorageRef) -> bytes:
-        return archive.read(names[f"data/{ref.key}"])
+        nonlocal left
+        data = archive.read(names[f"data/{ref.key}"])
+        left -= len(data)
+        if left < 0:
+            raise ValueError("its parts overlap")
+        return data
 
     return _checkpoint(path, content, unpickler.left_out, read, training)
 
@@ -180,8 +294,8 @@ def _widths(content: Any) -> dict[str, int]:
             stack += value.values()
         elif isinstance(value, (list, tuple, set, frozenset)):
             stack += value
-        elif hasattr(value, "__dict__") and not isinstance(value, type):
-            stack += vars(value).values()
+        elif isinstance(value, StandIn):
+            stack += value.parts()
     return widths
 
 
@@ -190,6 +304,8 @@ def _checkpoint(
 ) -> Checkpoint:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no network weights")
+    if "format" in content:  # ours
+        refuse_newer(path, content["format"], FORMAT, "checkpoint")
     weights = next(
         (content[key] for key in ("net", "state_dict") if isinstance(content.get(key), dict)), content
     )

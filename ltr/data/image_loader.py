@@ -14,13 +14,16 @@ of painting over it. Two properties of baseline JPEG save most of the work:
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import re
+import warnings
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
 try:
     import simplejpeg
@@ -30,10 +33,13 @@ except ImportError:  # no wheel for this platform
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is broken is told by BadImage
 
 _LARGEST = 1 << 28  # pixels; a header that claims more is broken
+# Pixels per byte of JPEG data that no encoder reaches: a block of 64 takes at least a bit in each of its scans.
+_DENSEST = 1024
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # ends a scan: neither stuffing, fill nor restart
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
 _HOLE = bytes(64)  # a run of zeros that compressed data hardly ever holds, but a half-written file does
 _END = b"\xff\xd9"
+_TIFF = (b"II*\0", b"MM\0*")
 _REDUCED_FLAG = {
     1: cv2.IMREAD_COLOR,
     2: cv2.IMREAD_REDUCED_COLOR_2,
@@ -188,6 +194,8 @@ def _layout(name: str, data: bytes) -> _Layout:
             width, height, height_at, rows, colours, baseline = frame
             if not width or not height or width * height > _LARGEST or not rows:
                 raise BadImage(name, f"is corrupt (its header says {width} x {height} pixels)")
+            if width * height > _DENSEST * (len(data) - at):
+                raise BadImage(name, f"is truncated ({len(data)} bytes for {width} x {height} pixels)")
             one_scan = baseline and body[0] == colours
             return _Layout(width, height, height_at, rows, at + 2 + length, one_scan)
         at += 2 + length
@@ -230,6 +238,18 @@ def _decode(
 def _decode_other(name: str, data: bytes) -> np.ndarray:
     if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
         raise BadImage(name, "is truncated (no end-of-image chunk)")
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as header:  # decodes nothing
+            warnings.simplefilter("ignore")  # what is wrong is told by BadImage
+            width, height = header.size
+    except UnidentifiedImageError as error:
+        if not data.startswith(_TIFF):  # of which Pillow knows fewer kinds than OpenCV
+            raise BadImage(name, "is no image that can be decoded, or a part of one") from error
+        width = height = 0
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BadImage(name, f"is no image that can be decoded, or a part of one ({error})") from error
+    if width * height > _LARGEST:
+        raise BadImage(name, f"is corrupt (its header says {width} x {height} pixels)")
     return _decode_opencv(name, data, 1)
 
 

@@ -16,14 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from config.errors import UserError
-from config.files import sync_folder
+from config.files import refuse_newer, sync_folder
 
 #: One located frame. ``order`` ranks the records (ties of confidence go to the lower), ``row`` is a row of
 #: the sampler state, ``bbox`` is (x, y, w, h) in image pixels.
 RECORD = np.dtype(
     [("order", "<i8"), ("row", "<i4"), ("frame", "<i4"), ("bbox", "<f8", (4,)), ("confidence", "<f4")]
 )
-HEAD = b"SPOTJRN1"
+VERSION = 1
+_KIND = b"SPOTJRN"
+HEAD = _KIND + str(VERSION).encode()
 _FRAME = struct.Struct("<II")
 
 
@@ -146,6 +148,9 @@ def _whole_part(content: bytes, path: Path) -> bytes:
     if not content.startswith(HEAD):
         if HEAD.startswith(content):
             return b""
+        version = content[len(_KIND) : len(HEAD)]
+        if content.startswith(_KIND) and version.isdigit():
+            refuse_newer(path, int(version), VERSION, "journal of located frames")
         raise UserError(f"{path}: is not a journal of located frames; move it away")
     end = len(HEAD)
     while end + _FRAME.size <= len(content):

@@ -32,6 +32,7 @@ import numpy as np
 import orjson
 
 from config.errors import UserError
+from config.files import refuse_newer
 
 SLOT = np.dtype([("frame", "<i4"), ("confidence", "<f4"), ("bbox", "<f8", (4,))])
 HEADER = np.dtype(
@@ -49,8 +50,11 @@ HEADER = np.dtype(
         ("slots", "<i8"),
     ]
 )
-MAGIC = b"SPOTSTA1"
+VERSION = 1
+_KIND = b"SPOTSTA"
+MAGIC = _KIND + str(VERSION).encode()
 PAGE = 4096
+_COUNTS = ("recorded", "rows", "keys", "names", "used", "slots")
 SMALLEST_ROOM = 8
 
 
@@ -99,8 +103,11 @@ class StateFile:
                 f"{self.path}: the sampler state's working file cannot be opened ({error})"
             ) from error
         header = np.frombuffer(buffer, HEADER, 1) if len(buffer) >= PAGE else np.zeros(1, HEADER)
-        if header["magic"][0] != MAGIC or len(buffer) < _size(header[0]):
-            raise UserError(f"{self.path}: is not a whole working file of a sampler state; remove it")
+        _refuse_newer(self.path, buffer[: len(MAGIC)])
+        if header["magic"][0] != MAGIC or min(header[name][0] for name in _COUNTS) < 0:
+            raise self._broken()
+        if len(buffer) < _size(header[0]):
+            raise self._broken()
         if header["boot"][0] != _boot():
             raise InterruptedMerge(
                 f"{self.path}: is of another machine, or from before a restart; rebuild it"
@@ -123,10 +130,30 @@ class StateFile:
         at += self.key_bbox.nbytes
         self.start, self.count, self.room = (column(np.int64, rows, at + i * rows * 8) for i in range(3))
         self.slots = column(SLOT, int(header["slots"][0]), _slots_offset(header[0]))
+        ends = self.start + self.count
+        if (self.key_start[[0, -1]] != (0, keys)).any() or (np.diff(self.key_start) < 0).any():
+            self._check_whole()
+            raise self._broken()
+        if ((self.start < 0) | (self.count < 0) | (self.count > self.room) | (ends > len(self.slots))).any():
+            self._check_whole()
+            raise self._broken()
 
     def names(self) -> list[tuple[str, int]]:
-        """(sequence key, trajectory) of each row."""
-        return [(key, trajectory) for key, trajectory in orjson.loads(self._names)]
+        """(sequence key, trajectory) of each row.
+
+        Raises:
+            UserError: the names are broken.
+        """
+        try:
+            names = [(str(key), int(trajectory)) for key, trajectory in orjson.loads(self._names)]
+        except (ValueError, TypeError) as error:
+            raise self._broken() from error
+        if len(names) != len(self.count):
+            raise self._broken()
+        return names
+
+    def _broken(self) -> UserError:
+        return UserError(f"{self.path}: is not a whole working file of a sampler state; remove it")
 
     def refresh(self) -> bool:
         """See what the writer has done since; whether it is another file now.
@@ -182,8 +209,14 @@ class StateFile:
 
 
 def create_file(path: str | os.PathLike[str], columns: Columns, fingerprint: str) -> None:
-    """Write a working file; it appears under ``path`` whole, and replaces one that is there."""
+    """Write a working file; it appears under ``path`` whole, and replaces one that is there.
+
+    Raises:
+        UserError: the disk is full or not writable, or the file that is there is of a newer version.
+    """
     path = Path(path)
+    with contextlib.suppress(OSError), open(path, "rb") as present:
+        _refuse_newer(path, present.read(len(MAGIC)))
     count = np.asarray(columns.counts, np.int64)
     room = np.maximum(SMALLEST_ROOM, room_for(count))
     key_start = np.concatenate([[0], np.cumsum(columns.key_count, dtype=np.int64)])
@@ -218,6 +251,18 @@ def create_file(path: str | os.PathLike[str], columns: Columns, fingerprint: str
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def _refuse_newer(path: Path, start: bytes) -> None:
+    version = start.removeprefix(_KIND)
+    if start.startswith(_KIND) and version.isdigit():
+        refuse_newer(
+            path,
+            int(version),
+            VERSION,
+            "working file of a sampler state",
+            ", or remove this file: it is made anew",
+        )
 
 
 def room_for(count: np.ndarray) -> np.ndarray:

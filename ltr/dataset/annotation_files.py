@@ -32,10 +32,13 @@ def read_boxes(path: Path, count: int, fewer: bool = False) -> np.ndarray:
         boxes = np.empty((0, 4))
     # loadtxt skips blank lines, so the number of rows is part of the check.
     if boxes.shape != (len(lines), 4) or not np.isfinite(boxes).all():
-        number = next(number for number, line in enumerate(lines, 1) if not _is_box(line.split()))
-        raise UserError(
-            f"{path}, line {number}: '{lines[number - 1][:40]}' is not a box; four finite numbers are needed"
-        )
+        for number, line in enumerate(lines, 1):
+            if not _is_box(line.split()):
+                raise UserError(
+                    f"{path}, line {number}: '{line[:40]}' is not a box; four finite numbers are needed"
+                )
+        # such as 1_000, which Python reads and numpy does not
+        boxes = np.array([[float(word) for word in line.split()] for line in lines])
     return _padded(boxes, count)
 
 
@@ -52,8 +55,8 @@ def read_flags(path: Path, count: int, fewer: bool = False) -> np.ndarray:
     """
     lines = _read(path).split("\n")
     try:
-        flags = list(map(int, chain.from_iterable(line.split() for line in lines)))
-    except ValueError:
+        flags = np.array(list(map(int, chain.from_iterable(line.split() for line in lines))), np.int64)
+    except (ValueError, OverflowError):
         number, word = next(
             (n, w) for n, line in enumerate(lines, 1) for w in line.split() if not _is_whole(w)
         )
@@ -61,7 +64,7 @@ def read_flags(path: Path, count: int, fewer: bool = False) -> np.ndarray:
             f"{path}, line {number}: '{word[:60]}' is not a whole number; restore the file"
         ) from None
     _check_count(path, len(flags), "values", count, fewer)
-    return _padded(np.array(flags, dtype=np.int64), count)
+    return _padded(flags, count)
 
 
 def check_sizes(path: Path, boxes: np.ndarray, absent: np.ndarray) -> np.ndarray:
@@ -108,7 +111,7 @@ def _read(path: Path) -> str:
             f"{path}: annotation cannot be read ({error.strerror or error}); restore it or remove the video"
         ) from error
     # latin-1 decodes any byte, so that foreign bytes are reported with their line like any other text.
-    return data.decode("latin-1").replace("\r\n", "\n").replace(",", " ").rstrip()
+    return data.decode("latin-1").replace("\r\n", "\n").replace("\r", "\n").replace(",", " ").rstrip()
 
 
 def _check_count(path: Path, found: int, what: str, count: int, fewer: bool) -> None:
@@ -133,7 +136,6 @@ def _is_box(row: Sequence[str]) -> bool:
 
 def _is_whole(word: str) -> bool:
     try:
-        int(word)
+        return -(1 << 63) <= int(word) < 1 << 63
     except ValueError:
         return False
-    return True

@@ -71,10 +71,12 @@ class VideoDataset(ABC):
                 f"{self.root}: the folder of data set '{self.name}' is missing; mend its path in the settings"
             )
         self.listed = 0  # videos that the split names, present here or not; 0: it names none
+        self.list_file: Path | None = None  # what names them, where that is a file of the benchmark
         self._videos = self._find_videos(Path(cache_dir))
         if not self._videos:
+            listed = f" that {self.list_file} names" if self.list_file is not None else ""
             raise UserError(
-                f"{self.root}: holds no video of {self.name}:{self.split}; check the path and the split"
+                f"{self.root}: holds no video of {self.name}:{self.split}{listed}; check the path and the split"
             )
         digest = hashlib.sha256(f"{self.split}\0{self.root.resolve()}".encode()).hexdigest()[:12]
         cache_file = Path(cache_dir) / f"{self.name}_{digest}.json"

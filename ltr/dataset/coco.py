@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import struct
+import zipfile
+import zlib
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +17,7 @@ import orjson
 
 from config.console import say, warn
 from config.errors import UserError, nearest
-from config.files import atomic_writer
+from config.files import atomic_writer, refuse_newer
 from ltr.dataset.base import DATASETS, Annotation
 
 _VERSION = 1
@@ -126,11 +129,26 @@ def _objects(path: Path, cache_dir: Path) -> dict[str, np.ndarray]:
     digest = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:12]
     cache = cache_dir / f"COCO_{path.stem}_{digest}.npz"
     try:
-        with np.load(cache) as held:
-            if np.array_equal(held["stamp"], stamp):
-                return {name: held[name] for name in ("id", "image", "names", "bbox")}
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        pass  # not there, or not ours: made anew
+        held = _cached(cache)
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        RuntimeError,
+        SyntaxError,
+        MemoryError,
+        BadZipFile,
+        zlib.error,
+        struct.error,
+    ):
+        held = {}  # not there, or not ours: made anew
+    if held:
+        refuse_newer(
+            cache, int(held["stamp"][0]), _VERSION, "cache", ", or remove this file: it is made anew"
+        )
+        if np.array_equal(held["stamp"], stamp):
+            return held
     say(f"{path}: reading the annotation once")
     objects = _parse(path)
     try:
@@ -140,6 +158,26 @@ def _objects(path: Path, cache_dir: Path) -> dict[str, np.ndarray]:
     except UserError as error:
         warn(f"the parsed annotation is not kept: {error}")
     return objects
+
+
+def _cached(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a cache file; one of numpy's or zipfile's errors where it holds something else."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        # ``np.savez`` does not compress: a file that unpacks to more than it has could unpack to anything.
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("is no cache of ours")
+    with np.load(path) as file:
+        held = {name: file[name] for name in ("stamp", "id", "image", "names", "bbox")}
+    count = len(held["id"])
+    shapes = [held[name].shape for name in ("stamp", "id", "image", "bbox")]
+    kinds = [held[name].dtype.kind for name in ("stamp", "id", "image", "names", "bbox")]
+    image = held["image"]
+    if shapes != [(3,), (count,), (count,), (count, 4)] or kinds != ["i", "i", "i", "U", "f"]:
+        raise ValueError("is no cache of ours")
+    if held["names"].ndim != 1 or (count and not 0 <= image.min() <= image.max() < len(held["names"])):
+        raise ValueError("is no cache of ours")
+    return held
 
 
 def _parse(path: Path) -> dict[str, np.ndarray]:
@@ -156,7 +194,7 @@ def _parse(path: Path) -> dict[str, np.ndarray]:
         ids = np.array([item["id"] for item in single], np.int64)
         image = np.array([place[item["image_id"]] for item in single], np.int64)
         bbox = np.array([item["bbox"] for item in single], np.float64).reshape(len(single), 4)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(
             f"{path}: is no annotation of COCO's objects ({type(error).__name__}: {error}); download it again"
         ) from error

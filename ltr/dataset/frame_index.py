@@ -13,7 +13,7 @@ import orjson
 
 from config.console import Progress, warn
 from config.errors import UserError
-from config.files import write_json
+from config.files import refuse_newer, write_json
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 
@@ -121,16 +121,29 @@ def _list(folder: str) -> list[str]:
 
 
 def _read_cache(path: Path) -> dict[str, tuple[int, FrameNames]]:
-    """Folder to (time stamp, frames); empty where the file is missing, broken or of another version."""
+    """Folder to (time stamp, frames); empty where the file is missing or broken.
+
+    Raises:
+        UserError: it is of a newer version.
+    """
     try:
         content: Any = orjson.loads(path.read_bytes())
-        rows = content["folders"] if content["version"] == _VERSION else []
-        return {
-            folder: (stamp, FrameNames(*pattern)._replace(names=tuple(n)))
-            for folder, stamp, pattern, n in rows
-        }
+        version, rows = content["version"], content["folders"]
+        known = {folder: (stamp, _pattern(pattern, n)) for folder, stamp, pattern, n in rows}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
+    refuse_newer(path, version, _VERSION, "index of frames", ", or remove this file: it is made anew")
+    return known
+
+
+def _pattern(pattern: Any, names: Any) -> FrameNames:
+    """The entry of a cache, or ``ValueError``."""
+    length, prefix, digits, first, suffix = pattern
+    texts = (prefix, suffix, *names)
+    whole = all(type(n) is int and n >= 0 for n in (length, digits, first)) and digits < 256
+    if not whole or not all(isinstance(text, str) for text in texts) or (names and len(names) != length):
+        raise ValueError("is no pattern of file names")
+    return FrameNames(length, prefix, digits, first, suffix, tuple(names))
 
 
 def _write_cache(path: Path, index: dict[str, tuple[int, FrameNames]]) -> None:

@@ -39,11 +39,11 @@ class GOT10k(VideoDataset):
         folder = self.root / part if (self.root / part).is_dir() or part == "val" else self.root
         present = set(subfolders(folder))
         list_file = folder / "list.txt"
-        names = (
-            read_names(list_file)
-            if list_file.exists()
-            else sorted(n for n in present if n.startswith("GOT-10k_"))
-        )
+        if list_file.exists():
+            self.list_file = list_file
+            names = read_names(list_file)
+        else:
+            names = sorted(n for n in present if n.startswith("GOT-10k_"))
         if self.split not in ("all", "official_val"):
             names = _select(names, got10k_positions(self.split))
         self.listed = len(names)

@@ -52,6 +52,7 @@ class LaSOT(VideoDataset):
         test_split = self.split == "test"
         own_list = self.root / ("testing_set.txt" if test_split else "training_set.txt")
         if own_list.exists():
+            self.list_file = own_list
             names = set(read_names(own_list))
         else:
             names = {

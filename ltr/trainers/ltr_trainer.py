@@ -17,7 +17,8 @@ from config.errors import UserError
 from config.files import atomic_writer
 from config.interrupt import Interrupt
 from ltr.actors.base import Actor, StepResult
-from ltr.admin.checkpoint import FORMAT, network_content
+from ltr.admin.checkpoint import network_content
+from ltr.admin.manifest import FORMAT
 from ltr.admin.process_group import ProcessGroup
 from ltr.admin.run import Run
 from ltr.admin.run_log import RunLog

@@ -180,6 +180,20 @@ class Benchmark:
         return dict(sorted(table.items()))
 
 
+def check_names(sequences: list[Sequence], source: Path) -> None:
+    """Refuse names of sequences that cannot name a result file: those that lead elsewhere, or none.
+
+    Raises:
+        UserError: naming ``source``, where they are written.
+    """
+    for sequence in sequences:
+        name = sequence.name
+        if not name or name.startswith(".") or not name.isprintable() or any(c in name for c in "/\\"):
+            raise UserError(
+                f"{source}: sequence '{name}': its name cannot name a file; restore {source.name}"
+            )
+
+
 def listed_folders(path: Path) -> list[Path]:
     """The folders that a text file names, one per line, all of them beside the file.
 
@@ -188,7 +202,7 @@ def listed_folders(path: Path) -> list[Path]:
     """
     names = read_bytes(path, "list of sequences").decode("utf-8", "replace").split()
     folders = [path.parent / name for name in names]
-    missing = [folder for folder in folders if not folder.is_dir()]
+    missing = [folder for folder in folders if not os.path.isdir(folder)]
     if missing:
         raise UserError(
             f"{path}: lists '{missing[0].name}' ({len(missing)} in all), which is not beside it; restore it"
@@ -237,7 +251,6 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be read ({error.strerror or error}); restore the folder"
-        ) from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{folder}: cannot be read ({reason}); restore the folder") from error

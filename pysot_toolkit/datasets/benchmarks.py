@@ -7,7 +7,7 @@ from pathlib import Path
 from config.environment import dataset_dir, local_file, resolve
 from config.errors import UserError, nearest
 from config.settings import Settings
-from pysot_toolkit.datasets.base import BENCHMARKS, Benchmark, BenchmarkFormat, Sequence
+from pysot_toolkit.datasets.base import BENCHMARKS, Benchmark, BenchmarkFormat, Sequence, check_names
 from pysot_toolkit.datasets.seq_file import read_seq_file
 
 
@@ -44,6 +44,7 @@ def open_benchmark(name: str, settings: Settings) -> Benchmark:
     if not sequences:
         wanted = " ".join((layout.__doc__ or "").split("\n\n")[0].replace("`", "").split())
         raise UserError(f"{root}: no sequences of {name} found there ({wanted}), nor a {places[-2]}")
+    check_names(sequences, source)
     return Benchmark(name, sequences, layout, source)
 
 

@@ -7,6 +7,8 @@ import functools
 import re
 from pathlib import Path
 
+import numpy as np
+
 from config.errors import UserError
 from pysot_toolkit.datasets.base import (
     BENCHMARKS,
@@ -83,12 +85,15 @@ def _annotation(folder: Path) -> Annotation:
     return Annotation(bbox, cover=_cover(folder, len(bbox)) if (folder / "cover.label").exists() else None)
 
 
-def _cover(folder: Path, frames: int):
+def _cover(folder: Path, frames: int) -> np.ndarray:
     path = folder / "cover.label"
-    cover = read_table(path, 1).reshape(-1).astype(int)
+    cover = read_table(path, 1).reshape(-1)
     if len(cover) != frames:
         raise UserError(f"{path}: {len(cover)} values for {frames} boxes; restore the file")
-    return cover
+    wrong = np.flatnonzero(~((cover >= 0) & (cover <= 8)))
+    if len(wrong):
+        raise UserError(f"{path}: line {wrong[0] + 1}: is not a number of eighths, 0 to 8; restore the file")
+    return cover.astype(int)
 
 
 def _stated_size(folder: Path) -> tuple[int, int] | None:

@@ -6,6 +6,7 @@ Ground truth, presence and names are alike; the extension has 15 classes of its 
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def _test_names(root: Path, published: set[str]) -> list[str]:
     own = root / "testing_set.txt"
     if own.exists():
         names = read_bytes(own, "list of test sequences").decode("utf-8", "replace").split()
-        missing = [name for name in names if not _folder(root, name).is_dir()]
+        missing = [name for name in names if not os.path.isdir(_folder(root, name))]
         if missing:
             raise UserError(
                 f"{own}: lists '{missing[0]}' ({len(missing)} in all), which is not in {root}; restore it or mend the list"
@@ -91,7 +92,7 @@ def _test_names(root: Path, published: set[str]) -> list[str]:
 
 def _folder(root: Path, name: str) -> Path:
     nested = root / name.rpartition("-")[0] / name
-    return nested if nested.is_dir() else root / name
+    return nested if os.path.isdir(nested) else root / name
 
 
 def _annotation(folder: Path) -> Annotation:

@@ -40,13 +40,19 @@ def read_seq_file(path: Path, root: Path, layout: BenchmarkFormat) -> list[Seque
         for field in ("img_names", "gt_rect"):
             if not isinstance(fields.get(field), list):
                 raise UserError(f"{path}: sequence '{name}' has no list '{field}'; restore the file")
+        if not isinstance(fields.get("attr") or [], list):
+            raise UserError(f"{path}: sequence '{name}': 'attr' is no list; restore the file")
+        for image in fields["img_names"]:
+            if not isinstance(image, str) or not image or "\0" in image:
+                raise UserError(f"{path}: sequence '{name}': 'img_names' holds no name; restore the file")
     return [_sequence(path, root, layout, name, entry) for name, entry in table.items()]
 
 
 def _sequence(path: Path, root: Path, layout: BenchmarkFormat, name: str, entry: dict[str, Any]) -> Sequence:
     def size() -> tuple[int, int] | None:
-        if entry.get("width") and entry.get("height"):
-            return int(entry["width"]), int(entry["height"])
+        stated = entry.get("width"), entry.get("height")
+        if all(type(side) is int and 0 < side < 1 << 20 for side in stated):
+            return stated  # type: ignore[return-value]
         return layout.stated_size(root, name)
 
     return Sequence(
@@ -65,7 +71,7 @@ def _annotation(
     try:
         rows = np.array(entry["gt_rect"], np.float64)  # null becomes NaN
         present = np.array(entry["absent"]) == 1 if "absent" in entry else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"{path}: sequence '{name}': rows that are not of equal length or not numbers; restore the file"
         ) from error
@@ -97,10 +103,16 @@ def _tags(path: Path, name: str, entry: dict[str, Any], frames: int) -> dict[str
     """
     if not any(tag in entry for tag in VOT_TAGS):
         return None
-    tags = {tag: np.array(entry.get(tag) or [0] * frames) for tag in VOT_TAGS}
-    for tag, values in tags.items():
-        if values.shape != (frames,):
+    tags = {}
+    for tag in VOT_TAGS:
+        try:
+            tags[tag] = np.array(entry.get(tag) or [0] * frames, np.float64) == 1
+        except (ValueError, TypeError, OverflowError) as error:
             raise UserError(
-                f"{path}: sequence '{name}': {values.size} values in '{tag}' for {frames} boxes; restore the file"
+                f"{path}: sequence '{name}': '{tag}' is no list of 0 and 1; restore the file"
+            ) from error
+        if tags[tag].shape != (frames,):
+            raise UserError(
+                f"{path}: sequence '{name}': {tags[tag].size} values in '{tag}' for {frames} boxes; restore the file"
             )
-    return tags
+    return {tag: values.astype(np.int64) for tag, values in tags.items()}

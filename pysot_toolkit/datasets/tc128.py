@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
+import numpy as np
+
 from config.errors import UserError
 from config.files import read_bytes
 from pysot_toolkit.datasets.base import (
@@ -59,7 +61,7 @@ def _annotation(path: Path) -> Annotation:
 
 def _frames(images: Path, path: Path) -> list[str]:
     numbers = read_table(path).reshape(-1)
-    if len(numbers) != 2:
+    if len(numbers) != 2 or not np.isfinite(numbers).all():
         raise UserError(f"{path}: is not 'first,last' frame number; restore the file")
     return list_images(images, (int(numbers[0]), int(numbers[1])))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
-from config.errors import UserError
+from config.errors import UserError, one_line
 
 _TO_COMMA = bytes.maketrans(b"\t ;", b",,,")
 _NUMERIC = b"0123456789.+-eEnul"
@@ -54,7 +54,7 @@ def _parse_lines(data: bytes) -> np.ndarray:
         try:
             rows.append([float(word) for word in words])
         except ValueError:
-            raise ValueError(f"line {number}: '{line[:40]}' is not a row of numbers") from None
+            raise ValueError(f"line {number}: '{one_line(line[:40])}' is not a row of numbers") from None
         if len(rows[-1]) != len(rows[0]):
             raise ValueError(f"line {number}: {len(rows[-1])} numbers where line 1 has {len(rows[0])}")
     return np.array(rows, np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -118,7 +119,11 @@ def read_runs(
     """
     for name in names:
         flat = folder / f"{name}.txt"
-        paths = [flat] if flat.is_file() else sorted((folder / name).glob(f"{name}_[0-9][0-9][0-9].txt"))
+        paths = (
+            [flat]
+            if flat.is_file()
+            else sorted((folder / name).glob(f"{glob.escape(name)}_[0-9][0-9][0-9].txt"))
+        )
         if paths:
             break
     else:

@@ -6,6 +6,7 @@ and more (polygon). VOT's current toolkit writes the same as ``.bin`` unless tol
 
 from __future__ import annotations
 
+import glob
 import re
 import struct
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import orjson
 
+from config.errors import one_line
 from pysot_toolkit.datasets.text import parse_table
 from pysot_toolkit.evaluation.protocol import RESULT_READERS, Regions, Runs, SupervisedRun
 from pysot_toolkit.evaluation.results import Fault
@@ -24,6 +26,7 @@ _TO_COMMA = bytes.maketrans(b"\t ;", b",,,")
 _NUMERIC = b"0123456789.+-eEnul"
 _NEWLINE = ord(b"\n")
 _BETWEEN = re.compile(rb"\s*[,;]\s*|\s+")
+_LARGEST = 1 << 22  # numbers in the table of a run; more must be there, not come from one long row
 _BINARY = 1  # first number of a binary trajectory
 
 
@@ -200,7 +203,7 @@ def _find(experiment: Path, names: list[str]) -> tuple[Path, list[Path]]:
     """The folder of the first name that has trajectories, and these; the first name's folder where none has."""
     for name in names:
         place = experiment / name
-        stem = f"{name}_[0-9][0-9][0-9]"
+        stem = f"{glob.escape(name)}_[0-9][0-9][0-9]"
         paths = sorted(place.glob(f"{stem}.txt")) or sorted(place.glob(f"{stem}.bin"))
         if paths:
             return place, paths
@@ -341,8 +344,14 @@ def _parse_lines(text: bytes) -> SupervisedRun:
 
 
 def _run(code: np.ndarray, length: np.ndarray, numbers: np.ndarray) -> SupervisedRun:
-    """From the numbers of all regions in one row: ``[sum of length] -> [N, K]``."""
+    """From the numbers of all regions in one row: ``[sum of length] -> [N, K]``.
+
+    Raises:
+        ValueError: one region is so long that the table would have far more room than numbers.
+    """
     width = max(4, int(length.max()))
+    if len(code) * width > max(_LARGEST, 64 * len(numbers)):
+        raise ValueError(f"line {int(length.argmax()) + 1}: a region of {width} numbers, unlike all others")
     values = np.full((len(code), width), np.nan)
     values[np.arange(width) < length[:, None]] = numbers
     return SupervisedRun(code, Regions(values, length))
@@ -353,4 +362,4 @@ def _numbers_of_blanks(lines: Iterable[bytes]) -> list[int]:
 
 
 def _shown(line: bytes) -> str:
-    return line[:40].decode("utf-8", "replace")
+    return one_line(line[:40].decode("utf-8", "replace"))

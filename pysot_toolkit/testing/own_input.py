@@ -14,7 +14,7 @@ import numpy as np
 
 from config.console import Progress, duration, say, warn
 from config.errors import UserError
-from config.files import sha256, write_json
+from config.files import read_json, refuse_newer, sha256, write_json
 from config.interrupt import Interrupt
 from config.settings import Settings
 from pysot_toolkit.testing.checkpoints import find_checkpoint
@@ -323,11 +323,20 @@ def _find_checkpoint(text: str, settings: Settings) -> Path:
         raise UserError(str(error).replace("--resume", "--checkpoint", 1)) from error
 
 
+def _refuse_newer_record(path: Path) -> None:
+    try:
+        content = read_json(path, "tracking record")
+    except UserError:
+        return  # something else, which the user gives up
+    if isinstance(content, dict) and "format" in content:
+        refuse_newer(path, content["format"], FORMAT, "tracking record", ", or give another name")
+
+
 def _outputs(options: argparse.Namespace, inputs: list[str]) -> tuple[Path | None, Path | None]:
     """The files of ``--save`` and ``--json``.
 
     Raises:
-        UserError: one cannot be written, or is an input.
+        UserError: one cannot be written, is an input, or is there in a newer version.
     """
     if options.save and Path(options.save).suffix.lower() != ".mp4":
         raise UserError(f"--save {options.save}: the video is an MP4; give a name that ends with .mp4")
@@ -343,5 +352,7 @@ def _outputs(options: argparse.Namespace, inputs: list[str]) -> tuple[Path | Non
                 raise UserError(f"--{name} {given}: is used for something else; give another name")
             if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
                 raise UserError(f"--{name} {given}: cannot be written; give another file or fix permissions")
+            if name == "json" and path.is_file():
+                _refuse_newer_record(path)
         paths.append(path)
     return paths[0], paths[1]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from config.errors import UserError
-from config.files import read_bytes, read_json, sha256, write_json, write_text
+from config.files import read_bytes, read_json, refuse_newer, sha256, write_json, write_text
 from config.settings import Settings
 from pysot_toolkit.evaluation.vot_results import bounding_boxes, parse_trajectory
 from pysot_toolkit.testing.layouts import layout_of
 from pysot_toolkit.testing.one_pass import TrackResult
+
+FORMAT = 1  # of checkpoint.json
+_NOTE = "note of what the results come from"
 
 
 def result_root(var: Path, dataset: str) -> Path:
@@ -98,12 +101,15 @@ def check_origin(
     """The origin that new results would have.
 
     Raises:
-        UserError: the folder holds the results of other weights or tracker settings; mixing the two would
-            give figures that belong to neither.
+        UserError: the folder holds the results of other weights or tracker settings, mixing the two would
+            give figures that belong to neither; or its note is of a newer version.
     """
     origin = Origin(arch, sha256(checkpoint), settings.tracker.plain())
     note = _note(var, dataset, tracker)
-    if note.exists() and read_json(note, "note of what the results come from") != origin._asdict():
+    held: Any = read_json(note, _NOTE) if note.exists() else None
+    if isinstance(held, dict):
+        refuse_newer(note, held.pop("format", 1), FORMAT, _NOTE)  # the first ones named no version
+    if note.exists() and held != origin._asdict():
         raise UserError(
             f"{note.parent}: holds results of another checkpoint or other tracker settings; remove the folder to "
             "test again, or give another name (test.py --name)"
@@ -115,7 +121,7 @@ def note_origin(var: Path, dataset: str, tracker: str, origin: Origin) -> None:
     """Write the origin beside the results, once, before the first of them."""
     note = _note(var, dataset, tracker)
     if not note.exists():
-        write_json(note, origin._asdict())
+        write_json(note, {"format": FORMAT, **origin._asdict()})
 
 
 def _note(var: Path, dataset: str, tracker: str) -> Path:

@@ -59,7 +59,10 @@ def read_targets(path: Path) -> list[Target]:
 
 def _box(numbers: Any, where: str) -> np.ndarray:
     numeric = isinstance(numbers, list) and all(type(number) in (int, float) for number in numbers)
-    box = np.array(numbers if numeric else [], np.float64)
+    try:
+        box = np.array(numbers if numeric else [], np.float64)
+    except OverflowError:
+        box = np.empty(0)
     if box.shape != (4,) or not np.isfinite(box).all():
         raise UserError(f"{where}: is no box; give x,y,w,h in px, such as 120,80,64,48")
     if (box[2:] <= 0).any():

@@ -12,7 +12,7 @@ import torch
 
 from config.errors import UserError
 from config.settings import Settings
-from ltr.admin.checkpoint_reader import Checkpoint, load_weights
+from ltr.admin.checkpoint_reader import Checkpoint
 from ltr.data.labels import GaussianLabel
 from ltr.models.layers.normalization import InstanceL2Norm
 from ltr.models.tracking.atom import ATOMnet
@@ -58,12 +58,11 @@ class ATOMTracker(OnlineTracker):
         cls, checkpoint: Checkpoint, path: Path, settings: Settings, device: torch.device
     ) -> ATOMTracker:
         """Our networks and crops as trained, published ones by the name of their constructor."""
-        network, trained = network_of(checkpoint, "atom_resnet18")
+        network, trained = network_of(checkpoint, "atom_resnet18", path)
         if not isinstance(network, ATOMnet):
             raise UserError(
                 f"{path}: holds a {type(network).__name__}, which the tracker {cls.name} cannot run"
             )
-        load_weights(network, checkpoint.net, path)
         return cls(network, device, overridden(cls.defaults, {**trained, **settings.tracker}))
 
     def samples(self, features: Features) -> torch.Tensor:

@@ -6,7 +6,6 @@ Danelljan et al., Probabilistic Regression for Visual Tracking, CVPR 2020.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,9 +15,8 @@ import torch
 
 from config.errors import UserError
 from config.settings import Settings
-from ltr.admin.checkpoint_reader import Checkpoint, load_weights
+from ltr.admin.checkpoint_reader import Checkpoint, build_recorded, recipe, trained_numbers
 from ltr.data.labels import GaussianLabel
-from ltr.models.registry import build_network
 from ltr.models.tracking.dimp import DiMPnet, published_args
 from pysot_toolkit.trackers.base import TRACKERS
 from pysot_toolkit.trackers.online.augmentation import Augmentations
@@ -42,12 +40,11 @@ class DiMPTracker(OnlineTracker):
         cls, checkpoint: Checkpoint, path: Path, settings: Settings, device: torch.device
     ) -> DiMPTracker:
         """Our networks and crops as trained, published ones by the name of their constructor."""
-        network, trained = network_of(checkpoint, cls.published)
+        network, trained = network_of(checkpoint, cls.published, path)
         if not isinstance(network, DiMPnet):
             raise UserError(
                 f"{path}: holds a {type(network).__name__}, which the tracker {cls.name} cannot run"
             )
-        load_weights(network, checkpoint.net, path)
         return cls(network, device, overridden(cls.defaults, {**trained, **settings.tracker}))
 
     def samples(self, features: Features) -> torch.Tensor:
@@ -100,19 +97,28 @@ class DiMPTracker(OnlineTracker):
         return bump(boxes)
 
 
-def network_of(checkpoint: Checkpoint, published: str) -> tuple[torch.nn.Module, dict[str, Any]]:
+def network_of(checkpoint: Checkpoint, published: str, path: Path) -> tuple[torch.nn.Module, dict[str, Any]]:
     """The network that a checkpoint holds, and the tracker's arguments that its training decided.
 
     Args:
         published: the registered name of the network of a file that does not say which it holds.
+        path: the file.
+
+    Raises:
+        UserError: it does not say how its network is built, or holds weights of another.
     """
-    recipe: Mapping[str, Any] = checkpoint.constructor or {}
-    if "name" in recipe:
-        data = (checkpoint.settings or {}).get("data", {})
-        trained = {name: data[key] for name, key in _CROP_SETTINGS.items() if key in data}
-        return build_network(recipe["name"], recipe["args"]), trained
-    name = recipe.get("fun_name", published)
-    return build_network(name, published_args(recipe.get("kwds", {}))), {}
+    own = recipe(checkpoint, path)
+    if own is None:
+        given = checkpoint.constructor or {}
+        name, kwds = given.get("fun_name", published), given.get("kwds", {})
+        if (
+            not isinstance(name, str)
+            or not isinstance(kwds, dict)
+            or not all(isinstance(key, str) for key in kwds)
+        ):
+            raise UserError(f"{path}: does not say how its network is built; restore it or take another")
+        own = name, published_args(kwds)
+    return build_recorded(checkpoint, *own, path), trained_numbers(checkpoint, _CROP_SETTINGS, path)
 
 
 MANY_AUGMENTATIONS = Augmentations(

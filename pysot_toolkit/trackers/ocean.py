@@ -14,14 +14,13 @@ from torch import nn
 
 from config.errors import UserError
 from config.settings import Settings
-from ltr.admin.checkpoint_reader import Checkpoint, load_weights
+from ltr.admin.checkpoint_reader import Checkpoint, build_recorded, recipe, trained_numbers
 from ltr.data.augment import normalise
 from ltr.data.crop import CropGeometry, crop_side, cut
 from ltr.models.layers.anchor_free import corners
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.layers.window import hann_window
 from ltr.models.neck.ocean_fusion import batched
-from ltr.models.registry import build_network
 from ltr.models.tracking.ocean import RATIO, Ocean, scores
 from pysot_toolkit.trackers.base import (
     TRACKERS,
@@ -33,7 +32,7 @@ from pysot_toolkit.trackers.base import (
     tracker_args,
 )
 
-_CROP_SETTINGS = ("template_size", "search_size", "template_factor")
+_CROP_SETTINGS = {name: name for name in ("template_size", "search_size", "template_factor")}
 _MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
 _SMALL_TARGET = 0.004  # of the image's area
 
@@ -99,17 +98,14 @@ class OceanTracker(BatchTracker):
         GOT-10k penalty_k 0.022, lr 0.799, window_influence 0.118, small_target_search_size 255;
         LaSOT 0.11, 0.7, 0.2, 255. The branch for an online classifier is loaded and not used.
         """
-        recipe, trained = checkpoint.constructor or {}, checkpoint.settings or {}
-        ours = "name" in recipe
-        original = not ours and checkpoint.net_type is None
-        args = dict(recipe["args"]) if ours else _published_args(checkpoint, original)
-        network = build_network(recipe["name"] if ours else "ocean", args)
+        own = recipe(checkpoint, path)
+        original = own is None and checkpoint.net_type is None
+        name, args = own or ("ocean", _published_args(checkpoint, original))
+        network = build_recorded(checkpoint, name, args, path)
         if not isinstance(network, Ocean):
-            raise UserError(f"{path}: holds network '{recipe['name']}', which the tracker ocean cannot run")
-        load_weights(network, checkpoint.net, path)
+            raise UserError(f"{path}: holds network '{name}', which the tracker ocean cannot run")
         defaults: dict[str, Any] = {"raw_bgr": True, "small_target_search_size": 271} if original else {}
-        data = trained.get("data", {}) if ours else {}
-        defaults |= {name: data[name] for name in _CROP_SETTINGS if name in data}
+        defaults |= trained_numbers(checkpoint, _CROP_SETTINGS, path)
         return cls(network, device, **tracker_args(cls, settings, defaults))
 
     @torch.inference_mode()

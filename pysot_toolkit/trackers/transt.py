@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -14,13 +13,12 @@ from torch import nn
 
 from config.errors import UserError
 from config.settings import Settings
-from ltr.admin.checkpoint_reader import Checkpoint, load_weights
+from ltr.admin.checkpoint_reader import Checkpoint, build_recorded, recipe, trained_numbers
 from ltr.data.augment import normalise
 from ltr.data.crop import crop, crop_geometry
 from ltr.models.layers.attention import Attention
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.neck.feature_fusion import batched
-from ltr.models.registry import build_network
 from ltr.models.tracking.transt import TransT, decode
 from pysot_toolkit.trackers.base import (
     TRACKERS,
@@ -32,7 +30,7 @@ from pysot_toolkit.trackers.base import (
     tracker_args,
 )
 
-_CROP_SETTINGS = ("template_size", "search_size", "template_factor", "search_factor")
+_CROP_SETTINGS = {name: name for name in ("template_size", "search_size", "template_factor", "search_factor")}
 _MIN_SIDE = 10.0  # px; a target never gets smaller, nor larger than the image
 
 
@@ -77,17 +75,13 @@ class TransTTracker(BatchTracker):
         cls, checkpoint: Checkpoint, path: Path, settings: Settings, device: torch.device
     ) -> TransTTracker:
         """Network arguments and crop sizes as trained for our checkpoints, the published ones for others."""
-        recipe, trained = checkpoint.constructor or {}, checkpoint.settings or {}
-        ours = "name" in recipe
-        args: dict[str, Any] = dict(recipe["args"]) if ours else {}
+        name, args = recipe(checkpoint, path) or ("transt", {})
         # the published TransT has no IoU head, the published SP-TransT has one
-        args.setdefault("iou_head", any(name.startswith("iou_embed.") for name in checkpoint.net))
-        network = build_network(recipe["name"] if ours else "transt", args)
+        args = {"iou_head": any(key.startswith("iou_embed.") for key in checkpoint.net), **args}
+        network = build_recorded(checkpoint, name, args, path)
         if not isinstance(network, TransT):
-            raise UserError(f"{path}: holds network '{recipe['name']}', which the tracker transt cannot run")
-        load_weights(network, checkpoint.net, path)
-        data = trained.get("data", {}) if ours else {}
-        crops = {name: data[name] for name in _CROP_SETTINGS if name in data}
+            raise UserError(f"{path}: holds network '{name}', which the tracker transt cannot run")
+        crops = trained_numbers(checkpoint, _CROP_SETTINGS, path)
         return cls(network, device, **tracker_args(cls, settings, crops))
 
     @torch.inference_mode()

@@ -161,5 +161,5 @@ def test_a_newer_format_is_refused_in_words(store):
     manifest = json.loads(store.manifest(1).read_text())
     manifest["format"] = 99
     store.manifest(1).write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="newer SPOT"):
+    with pytest.raises(UserError, match="newer project"):
         store.newest()
