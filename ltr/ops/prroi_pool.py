@@ -88,8 +88,8 @@ def prroi_pool_plain(
     with torch.autocast(features.device.type, enabled=False):
         x1, y1, x2, y2 = (boxes_xyxy.to(kind) * spatial_scale).unbind(-1)
         solid = (x2 > x1) & (y2 > y1)
-        across = bin_weights(torch.where(solid, x1, 0.0), torch.where(solid, x2, 1.0), columns, width)
-        down = bin_weights(torch.where(solid, y1, 0.0), torch.where(solid, y2, 1.0), rows, height)
+        across = _bin_weights(torch.where(solid, x1, 0.0), torch.where(solid, x2, 1.0), columns, width)
+        down = _bin_weights(torch.where(solid, y1, 0.0), torch.where(solid, y2, 1.0), rows, height)
         # One product per image serves all its regions: [B, C * H, W] @ [B, W, R * columns].
         narrow = features.to(kind).flatten(1, 2) @ across.permute(0, 3, 1, 2).flatten(2)
         narrow = narrow.view(images, channels, height, regions, columns).permute(0, 3, 2, 1, 4)
@@ -109,7 +109,7 @@ def _check(features: torch.Tensor, boxes_xyxy: torch.Tensor) -> None:
         )
 
 
-def bin_weights(first: torch.Tensor, last: torch.Tensor, bins: int, size: int) -> torch.Tensor:
+def _bin_weights(first: torch.Tensor, last: torch.Tensor, bins: int, size: int) -> torch.Tensor:
     """Mean of the hat function of each of ``size`` pixels over each bin: ``[B, R] -> [B, R, bins, size]``."""
     share = torch.linspace(0, 1, bins + 1, dtype=first.dtype, device=first.device)
     edges = first[..., None] + (last - first)[..., None] * share
