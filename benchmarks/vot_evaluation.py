@@ -69,7 +69,7 @@ def _measure(root: Path, truths: list[Truth], sample: int) -> list[Row]:
         )
     scale = TRACKERS * sum(len(truth.bbox) for truth in truths) / sum(len(truth.bbox) for truth in few)
     ours, plain = paired(
-        lambda: [score(truths, runs) for runs in trackers], lambda: straightforward(few, supervised), 3
+        lambda: [score(truths, runs) for runs in trackers], lambda: straightforward(few, supervised), 2
     )
     rows = [Row("scoring 3 trackers", "s", ours, scaled(plain, scale))]
 

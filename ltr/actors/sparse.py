@@ -74,7 +74,7 @@ class SparseActor(PairActor):
             pseudo
         )  # 0 where nothing at all was accepted
         loss = (count * loss_sup + share * loss_unsup) / (count + share)
-        nothing = loss.detach().new_tensor(float("nan"))  # left out of the epoch's mean
+        nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
         stats = {
             "loss": loss.detach(),
             **stats,

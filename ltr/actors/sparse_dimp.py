@@ -20,6 +20,7 @@ from ltr.data.bbox import clip_xywh, xywh_to_cxcywh
 from ltr.data.sparse_sequences import proposals_about
 from ltr.models.bbreg.refine import by_autograd, climb, highest, peaks, starting_boxes
 from ltr.models.tracking.dimp import STRIDE, DiMPnet
+from ltr.ops.constant import constant
 
 RATIOS = (0.8, 1.0, 1.25)  # of the coarse box's sides: where the teacher's boxes begin
 CLIMBS, STEP = 5, 1.0  # iterations and step with which the family's trackers refine boxes
@@ -84,7 +85,7 @@ class SparseDiMPActor(SparseActor):
         loss_unsup = loss_unsup * taken / torch.where(ranks > 0, ranks, 1.0)
         weight = (ranks > 0).float() * share
         loss = (count * loss_sup + weight * loss_unsup) / (count + weight)
-        nothing = loss.detach().new_tensor(float("nan"))  # left out of the epoch's mean
+        nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
         stats = {
             "loss": loss.detach(),
             **stats,
@@ -137,9 +138,8 @@ class SparseDiMPActor(SparseActor):
         """Augmented relay and aug crops as the learner's data, with boxes ``[B, 4]`` of the image, in ``order``."""
         side = torch.full_like(bbox[:, :2], self.size)
         in_aug = boxes_to_crop(bbox, unsup["aug_rectangle"], side).float()
-        to_pixels = in_aug.new_tensor(
-            [0.5, 0.5, 0, 0]
-        )  # augmentation counts from the middle of the first pixel
+        # Augmentation counts from the middle of the first pixel.
+        to_pixels = constant((0.5, 0.5, 0.0, 0.0), in_aug.dtype, in_aug.device)
         relay, aug, in_aug = self.augment.unlabelled_pair(
             unsup["relay"][order],
             unsup["aug"][order],

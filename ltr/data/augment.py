@@ -12,6 +12,7 @@ import torch
 
 from config.settings import Settings
 from ltr.data.bbox import cxcywh_to_xywh, xywh_to_cxcywh
+from ltr.ops.constant import constant
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's training images, RGB in [0, 1]
 STD = (0.229, 0.224, 0.225)
@@ -178,7 +179,7 @@ class StudentAugment:
 
 def _channels(values: tuple[float, ...], like: torch.Tensor) -> torch.Tensor:
     """Three numbers, shaped to broadcast along dimension 1 of ``like``."""
-    return like.new_tensor(values).view(1, 3, *[1] * (like.ndim - 2))
+    return constant(values, like.dtype, like.device).view(1, 3, *[1] * (like.ndim - 2))
 
 
 def _samples(values: torch.Tensor, like: torch.Tensor, ndim: int | None = None) -> torch.Tensor:

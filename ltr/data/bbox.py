@@ -53,8 +53,7 @@ def clip_xywh(bbox: Array, width, height, min_size: float = 1.0) -> Array:
     """
     left, top, right, bottom = _columns(xywh_to_xyxy(bbox))
     if isinstance(bbox, torch.Tensor):
-        width = torch.as_tensor(width, dtype=bbox.dtype, device=bbox.device)
-        height = torch.as_tensor(height, dtype=bbox.dtype, device=bbox.device)
+        width, height = (_like(value, bbox) for value in (width, height))
         low, high = torch.minimum, torch.maximum
         zero = torch.zeros((), dtype=bbox.dtype, device=bbox.device)
     else:
@@ -64,6 +63,13 @@ def clip_xywh(bbox: Array, width, height, min_size: float = 1.0) -> Array:
     right = high(low(right, width), left + min_size)
     bottom = high(low(bottom, height), top + min_size)
     return _stack([left, top, right - left, bottom - top], bbox)
+
+
+def _like(value, bbox: torch.Tensor) -> torch.Tensor:
+    """A number or array beside boxes; a number is filled in on their device, where a copy would wait for it."""
+    if isinstance(value, (int, float)):
+        return torch.full((), value, dtype=bbox.dtype, device=bbox.device)
+    return torch.as_tensor(value, dtype=bbox.dtype, device=bbox.device)
 
 
 def iou_xyxy(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,6 +15,7 @@ import torch
 
 from ltr.data.bbox import cxcywh_to_xywh, xywh_to_cxcywh
 from ltr.models.layers.window import hann_window
+from ltr.ops.constant import constant
 
 Slope = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 """Boxes ``[B, P, 4]`` (x, y, w, h) to scores ``[B, P]`` and the derivative of each by its box ``[B, P, 4]``."""
@@ -48,7 +49,7 @@ def peaks(scores: torch.Tensor, stride: float, size: int, window_penalty: float)
 
 def starting_boxes(centre: torch.Tensor, size: torch.Tensor, ratios: tuple[float, ...]) -> torch.Tensor:
     """Boxes about centres ``[B, 2]``: width and height ``size [B, 2]`` times every pair of ratios, ``[B, R * R, 4]``."""
-    ratio = size.new_tensor(ratios)
+    ratio = constant(ratios, size.dtype, size.device)
     sizes = size[:, None] * torch.cartesian_prod(ratio, ratio)
     return cxcywh_to_xywh(torch.cat([centre[:, None].expand_as(sizes), sizes], -1))
 

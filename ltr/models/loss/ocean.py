@@ -49,7 +49,7 @@ def ocean_labels(target_cxcywh: torch.Tensor, map_size: int, search_size: int) -
     across = [side[:, None, :].expand(-1, map_size, -1) for side in sides[::2]]
     down = [side[:, :, None].expand(-1, -1, map_size) for side in sides[1::2]]
     distances = torch.stack([across[0], down[0], across[1], down[1]], 1)
-    border = GROWTH * size.clamp(min=1)[:, [0, 1, 0, 1], None, None]
+    border = GROWTH * size.clamp(min=1).repeat(1, 2)[..., None, None]
     return OceanLabels(positive, (distances > 0).all(1), (distances >= -border).all(1), distances)
 
 
