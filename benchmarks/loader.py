@@ -34,7 +34,7 @@ from ltr.dataset.base import Annotation
 WIDTH, HEIGHT = 1280, 720
 FILES, VIDEOS, LENGTH = 24, 40, 600
 RELAYS = (3, 250)
-BATCH, ROUNDS = 16, 10
+BATCH, ROUNDS = 16, 6
 
 
 class Repeated:

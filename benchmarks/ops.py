@@ -78,6 +78,7 @@ def measure() -> list[Row]:
         ours, other = paired(
             lambda case=case, step=step: step(case.taken),
             lambda case=case, step=step: step(case.paths[case.rival]),
+            repeat=3,
             clock=clock,
         )
         rows.append(Row(f"{case.name}, {device.type}", "ms", scaled(ours, 1e3), scaled(other, 1e3)))
