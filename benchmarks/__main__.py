@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import multiprocessing
 import os
 import pkgutil
-import time
 from concurrent.futures import ProcessPoolExecutor
 
 import benchmarks
-from benchmarks._page import Section, first_paragraph, page
+from benchmarks._page import page, section_of
 from benchmarks._rows import table
 from config.cli import run
 from config.console import say
@@ -34,19 +32,9 @@ def main() -> None:
         if section.slow:
             say(f"{section.slow}; run it by itself: python -m benchmarks.{module.name}")
         else:
-            say(f"{table(section.rows)}\n{section.seconds:.0f} s", None)
+            say(f"{table(section.rows)}\n{section.seconds:.0f} s")
     write_text(PAGE, page(sections))
     say(f"written: {PAGE}", "good")
-
-
-def section_of(name: str) -> Section:
-    """Run one benchmark in this process."""
-    module = importlib.import_module(f"benchmarks.{name}")
-    text, slow = first_paragraph(module.__doc__ or ""), getattr(module, "SLOW", "")
-    if slow:
-        return Section(name, text, slow=slow)
-    begin = time.perf_counter()
-    return Section(name, text, module.measure(), time.perf_counter() - begin)
 
 
 if __name__ == "__main__":

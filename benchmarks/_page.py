@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import os
 import platform
@@ -26,6 +27,16 @@ class Section:
     rows: Sequence[Row] = ()
     seconds: float = 0.0
     slow: str = ""
+
+
+def section_of(name: str) -> Section:
+    """Run one benchmark in this process; a slow one is only named."""
+    module = importlib.import_module(f"benchmarks.{name}")
+    text, slow = first_paragraph(module.__doc__ or ""), getattr(module, "SLOW", "")
+    if slow:
+        return Section(name, text, slow=slow)
+    begin = time.perf_counter()
+    return Section(name, text, module.measure(), time.perf_counter() - begin)
 
 
 def page(sections: Sequence[Section]) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import pytest
 
 from benchmarks import Row, paired, rates, scaled, table
-from benchmarks._page import Section, first_paragraph, machine, page
+from benchmarks._page import Section, first_paragraph, machine, page, section_of
 
 
 def test_a_ratio_says_how_many_times_better_ours_is():
@@ -41,6 +43,12 @@ def test_the_page_holds_every_section_and_names_what_did_not_run():
     for name, value in machine().items():
         assert value and f"- {name}: " in text
     assert table(rows).count("\n") == 3
+
+
+def test_a_benchmark_runs_in_a_process_of_its_own():
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        section = pool.submit(section_of, "spot_effect").result()
+    assert section.slow == "an hour" and section.text.startswith("Does the sparse stage help?")
 
 
 @pytest.mark.parametrize("text", ["One\nline.\n\nMore.", "One line."])
