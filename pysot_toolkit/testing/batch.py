@@ -179,6 +179,10 @@ class Batch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads."""
         self._pool.shutdown(cancel_futures=True)
 
     def begin(self, tracker: OnePassTracker, sequence: Clip, course: MakeCourse) -> Run:
