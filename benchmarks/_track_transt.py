@@ -69,8 +69,7 @@ class Timed(TransTTracker):
         self.clock = clock
         clock.watch("backbone", self.network.backbone, self.network.input_proj)
         clock.watch("fusion", self.network.featurefusion_network)
-        last = self.network.iou_embed or self.network.bbox_embed
-        clock.watch("heads", self.network.class_embed, last)
+        clock.watch("heads", self.network.class_embed, self.network.bbox_embed)
         return self
 
     def _input(self, crops: np.ndarray) -> torch.Tensor:

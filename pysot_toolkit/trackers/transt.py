@@ -135,12 +135,13 @@ class TransTTracker(BatchTracker):
 
 
 def prepare(network: TransT, device: torch.device, precision: str = "float32") -> TransT:
-    """A copy of ``network`` for inference on ``device``: batch norms folded, channels last.
+    """A copy of ``network`` for inference on ``device``: batch norms folded, channels last, without the IoU head.
 
     For "bfloat16" the weights of all matrix products but the heads' are stored in it; call the copy
     under ``torch.autocast``, which leaves residual sums and norms in float32.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
+    network.iou_embed = None
     fold_batch_norms(network)
     if precision == "bfloat16":
         for part in (network.backbone, network.input_proj, network.featurefusion_network):

@@ -56,6 +56,26 @@ def test_template_work_is_done_once(small):
     assert torch.allclose(flipped["pred_boxes"], both["pred_boxes"].flip(0), atol=1e-6)
 
 
+def test_a_frame_uses_no_weight_that_only_the_template_needs(small):
+    template, search = crops()
+    layer = small.featurefusion_network.encoder.layers[0]
+    dim = SMALL["hidden_dim"]
+    with torch.inference_mode():
+        memory = small.encode_template(template)
+        before = small.track(search, memory)
+    with torch.no_grad():
+        for part in (layer.self_attn1, layer.norm11):
+            for parameter in part.parameters():
+                parameter.fill_(float("nan"))
+        for name in ("weight", "bias"):
+            getattr(layer.multihead_attn1, f"in_proj_{name}")[:dim] = float("nan")  # the template asks
+            getattr(layer.multihead_attn2, f"in_proj_{name}")[dim:] = float("nan")  # the template is asked
+    with torch.inference_mode():
+        after = small.track(search, memory)
+        assert small(template, search)["pred_boxes"].isnan().any()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
 def test_the_iou_head_teaches_nothing_but_itself(small):
     small(*crops())["pred_ious"].sum().backward()
     taught = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from config.defaults import get_defaults
 from config.errors import UserError
 from ltr.data.augment import normalise
 from ltr.models.registry import build_network
-from pysot_toolkit.trackers.base import build_tracker
+from pysot_toolkit.trackers.base import build_tracker, twin
 from pysot_toolkit.trackers.ocean import OceanTracker
 
 ARGS = {"backbone": "ocean_tiny", "hidden_dim": 16, "towers": 1, "template_margin": 1}
@@ -66,6 +68,42 @@ def test_sequences_do_not_disturb_each_other(network, video):
     run(tracker, video[::-1], (2.0, 3.0, 60.0, 50.0))
     for a, b in zip(first, run(tracker, video)):
         assert np.array_equal(a.bbox, b.bbox) and a.score == b.score
+
+
+def test_frames_are_one_pass_and_one_copy_to_the_host(network, video, monkeypatch):
+    """Without values, as on the meta device, the host can ask for none but those of the copies it makes."""
+    images, copies = [], []
+
+    def cpu(self: torch.Tensor) -> torch.Tensor:
+        copies.append((tuple(self.shape), self.is_inference()))
+        return torch.zeros(self.shape)
+
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has none
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    tracker = OceanTracker(network, torch.device("meta"), **SIZES)
+    tracker.network.features.register_forward_hook(lambda _, inputs, __: images.append(inputs[0].shape))
+    twins = [twin(tracker) for _ in range(3)]
+    for each in twins:
+        each.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
+    assert not copies and images == [(1, 3, 63, 63)] * 3
+    images.clear()
+    found = tracker.locate(twins, np.stack([each.crop(video[1]) for each in twins]))
+    assert found.shape == (3, 7) and copies == [((3, 7), True)] and images == [(3, 3, 127, 127)]
+
+
+def test_a_frame_uses_no_weight_that_only_the_template_needs(network, video):
+    tracker = OceanTracker(network, CPU, **SIZES)
+    tracker.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
+    crop = tracker.crop(video[1])[None]
+    before = tracker.locate([tracker], crop)
+    connect = tracker.network.connect_model
+    for name, parameter in connect.named_parameters():
+        if "_k." in name or name.startswith(("cls_dw.", "reg_dw.")):
+            parameter.fill_(float("nan"))
+    assert np.array_equal(tracker.locate([tracker], crop), before)
+    tracker.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
+    with pytest.raises(UserError, match="not finite"):
+        tracker.track(video[1])
 
 
 def test_tracking_leaves_the_network_as_it_was(network, video):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from hypothesis import strategies as st
 from config.defaults import get_defaults
 from config.errors import UserError
 from ltr.models.registry import build_network
-from pysot_toolkit.trackers.base import build_tracker
+from pysot_toolkit.trackers.base import build_tracker, twin
 from pysot_toolkit.trackers.transt import TransTTracker
 
 ARGS = {"backbone": "tiny", "hidden_dim": 16, "nheads": 2, "dim_feedforward": 32, "featurefusion_layers": 1}
@@ -51,6 +53,36 @@ def test_sequences_do_not_disturb_each_other(network, video):
     run(tracker, video[::-1], (2.0, 3.0, 60.0, 50.0))
     for a, b in zip(first, run(tracker, video)):
         assert np.array_equal(a.bbox, b.bbox) and a.score == b.score
+
+
+def test_frames_are_one_pass_without_masks_and_one_copy_to_the_host(network, video, monkeypatch):
+    """Without values, as on the meta device, the host can ask for none but those of the copies it makes."""
+    images, attentions, copies = [], [], []
+    attend = torch.nn.functional.scaled_dot_product_attention
+
+    def attended(q, k, v, attn_mask=None, **options):
+        attentions.append(attn_mask)
+        return attend(q, k, v, attn_mask, **options)
+
+    def cpu(self: torch.Tensor) -> torch.Tensor:
+        copies.append((tuple(self.shape), self.is_inference()))
+        return torch.zeros(self.shape)
+
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has none
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", attended)
+    monkeypatch.setattr(torch.Tensor, "cpu", cpu)
+    tracker = TransTTracker(network, torch.device("meta"), **SIZES)
+    tracker.network.backbone.register_forward_hook(lambda _, inputs, __: images.append(inputs[0].shape))
+    twins = [twin(tracker) for _ in range(3)]
+    for each in twins:
+        each.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
+    assert not copies and images == [(1, 3, 32, 32)] * 3 and attentions == [None] * 3
+    images.clear()
+    attentions.clear()
+    found = tracker.locate(twins, np.stack([each.crop(video[1]) for each in twins]))
+    assert found.shape == (3, 5) and copies == [((3, 5), True)]
+    # one layer: the search crop on itself, both on each other; then the decoder
+    assert images == [(3, 3, 64, 64)] and attentions == [None] * 4
 
 
 def test_tracking_leaves_the_network_as_it_was(network, video):
@@ -116,11 +148,14 @@ def test_our_checkpoints_bring_network_and_sizes(tmp_path, network, video):
 
 @pytest.mark.parametrize("iou_head", [True, False])
 def test_published_checkpoints_bring_the_published_network(tmp_path, iou_head):
-    weights = build_network("transt", {"iou_head": iou_head}).state_dict()
+    published = build_network("transt", {"iou_head": iou_head})
+    weights = published.state_dict()
     path = tmp_path / "transt.pth"
     torch.save({"net": weights, "net_type": "TransT", "constructor": None}, path)
     tracker = build_tracker("transt", path, get_defaults(), CPU)
-    assert (tracker.network.iou_embed is not None) == iou_head
+    bias = published.bbox_embed.layers[-1].bias
+    assert torch.equal(tracker.network.bbox_embed.layers[-1].bias, bias)
+    assert tracker.network.iou_embed is None  # nothing asks for it
     assert (tracker.template_size, tracker.search_size) == (128, 256)
 
 
