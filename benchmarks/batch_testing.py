@@ -97,7 +97,7 @@ def tracker_of(arch: str, device: torch.device, precision: str = "float32") -> B
     return TRACKERS[arch](network, device, precision=precision)  # type: ignore[arg-type]
 
 
-def on_cpu(arch: str = "transt", rounds: int = 4) -> dict[int, list[float]]:
+def on_cpu(arch: str = "transt", rounds: int = 3) -> dict[int, list[float]]:
     """Seconds per frame for each size of batches, in turns; CPU time of all threads if torch has one, else wall time."""
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     seconds: dict[int, list[float]] = {size: [] for size in ON_CPU}
