@@ -3,11 +3,12 @@
 # make test-all  the suite with the slow cases
 # make env       the environment alone, in .venv
 # make bench     everything in benchmarks/, onto docs/benchmarks.md (a quarter of an hour)
+# make fuzz      atheris on every parser, a few seconds each (docs/formats.md)
 # make vot-env   the official VOT toolkit, in .venv-vot, for the tests of tests/interop that run it
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all env bench vot-env
+.PHONY: demo test test-all env bench fuzz vot-env
 
 env: .venv/.installed
 
@@ -42,3 +43,8 @@ test-all: env
 
 bench: env
 	$(BIN)/python -m benchmarks
+
+# SECONDS=60 for each parser instead of 5; ONLY=checkpoint for those whose name holds that word.
+fuzz: SECONDS ?= 5
+fuzz: env
+	$(BIN)/python -m tests.fuzz.atheris_parsers --seconds $(SECONDS) --only "$(ONLY)"

@@ -23,7 +23,7 @@ _LONGEST = (
     1 << 24
 )  # bytes of a pickle without its tensors; those of published checkpoints have less than 1 MB
 _COPIED = 1 << 21  # elements that the calls in a pickle may copy
-_PLAIN = 1 << 20  # values that ``plain`` hands out; shared ones count each time
+_PLAIN = 1 << 18  # values that ``plain`` hands out; shared ones count each time
 
 _DTYPES = {
     "FloatStorage": torch.float32,

