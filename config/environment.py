@@ -15,6 +15,12 @@ from config.settings import Settings
 if TYPE_CHECKING:  # torch is imported where it is used: verbs without it start at once
     import torch
 
+# What a mistake in a file of Python raises.
+_WRONG = (
+    SyntaxError, NameError, AttributeError, TypeError, ValueError, LookupError, ArithmeticError, ImportError, OSError,
+    RuntimeError, MemoryError, AssertionError,
+)  # fmt: skip
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -44,7 +50,7 @@ def load_settings(overrides: list[str] | None = None) -> Settings:
         spec.loader.exec_module(module)
         local: Any = module.EnvironmentSettings()
         train, test = dict(local.train_dataset_dirs), dict(local.test_dataset_dirs)
-    except (SyntaxError, NameError, AttributeError, TypeError, ValueError) as error:
+    except _WRONG as error:
         raise UserError(
             f"{path}: {type(error).__name__}: {error}; compare it with config/local_template.py"
         ) from error

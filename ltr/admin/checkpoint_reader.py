@@ -304,7 +304,7 @@ def _checkpoint(
 ) -> Checkpoint:
     if not isinstance(content, dict):
         raise UserError(f"{path}: holds no network weights")
-    if "format" in content:  # ours
+    if type(content.get("format")) is int:  # ours
         refuse_newer(path, content["format"], FORMAT, "checkpoint")
     weights = next(
         (content[key] for key in ("net", "state_dict") if isinstance(content.get(key), dict)), content

@@ -33,7 +33,7 @@ except ImportError:  # no wheel for this platform
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # what is broken is told by BadImage
 
 _LARGEST = 1 << 28  # pixels; a header that claims more is broken
-# Pixels per byte of JPEG data that no encoder reaches: a block of 64 takes at least a bit in each of its scans.
+# Pixels per byte that no JPEG with Huffman codes reaches: a block of 64 pixels takes at least a bit.
 _DENSEST = 1024
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # ends a scan: neither stuffing, fill nor restart
 _EXTRANEOUS = re.compile(r"(\d+) extraneous bytes")
@@ -173,7 +173,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, bytes]:
 
 def _layout(name: str, data: bytes) -> _Layout:
     """Walk the segments of a JPEG file (ITU-T T.81, annex B) up to its compressed data."""
-    frame: tuple[int, int, int, int, int, bool] | None = None
+    frame: tuple[int, int, int, int, int, int] | None = None
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -189,14 +189,14 @@ def _layout(name: str, data: bytes) -> _Layout:
             colours = body[5]
             rows = 8 * max((body[7 + 3 * i] & 15 for i in range(colours)), default=1)
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            frame = width, height, at + 5, rows, colours, marker in (0xC0, 0xC1)
+            frame = width, height, at + 5, rows, colours, marker
         elif marker == 0xDA and frame is not None and body:
-            width, height, height_at, rows, colours, baseline = frame
+            width, height, height_at, rows, colours, kind = frame
             if not width or not height or width * height > _LARGEST or not rows:
                 raise BadImage(name, f"is corrupt (its header says {width} x {height} pixels)")
-            if width * height > _DENSEST * (len(data) - at):
+            if kind in (0xC0, 0xC1, 0xC2) and width * height > _DENSEST * (len(data) - at):
                 raise BadImage(name, f"is truncated ({len(data)} bytes for {width} x {height} pixels)")
-            one_scan = baseline and body[0] == colours
+            one_scan = kind in (0xC0, 0xC1) and body[0] == colours
             return _Layout(width, height, height_at, rows, at + 2 + length, one_scan)
         at += 2 + length
     raise BadImage(name, "is truncated or corrupt (no complete JPEG header)")
@@ -239,9 +239,10 @@ def _decode_other(name: str, data: bytes) -> np.ndarray:
     if data.startswith(b"\x89PNG") and b"IEND" not in data[-64:]:
         raise BadImage(name, "is truncated (no end-of-image chunk)")
     try:
-        with warnings.catch_warnings(), Image.open(io.BytesIO(data)) as header:  # decodes nothing
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what is wrong is told by BadImage
-            width, height = header.size
+            with Image.open(io.BytesIO(data)) as header:  # decodes nothing
+                width, height = header.size
     except UnidentifiedImageError as error:
         if not data.startswith(_TIFF):  # of which Pillow knows fewer kinds than OpenCV
             raise BadImage(name, "is no image that can be decoded, or a part of one") from error

@@ -57,14 +57,15 @@ class MSCOCOSeq:
                 f"{self._images}: the images of COCO:{self.split} cannot be read ({error.strerror}); "
                 "check the path of the data set"
             ) from error
-        objects = _objects(self.root / "annotations" / f"instances_{self.split}.json", Path(cache_dir))
+        path = self.root / "annotations" / f"instances_{self.split}.json"
+        objects = _objects(path, Path(cache_dir))
         self.listed = len(objects["id"])
         here = np.isin(objects["names"], list(present))[objects["image"]]
         self._names = objects["names"]
         self._ids, self._image, self._bbox = (objects[key][here] for key in ("id", "image", "bbox"))
         if not len(self):
             raise UserError(
-                f"{self._images}: holds no image with an object of COCO:{self.split}; check the path"
+                f"{self._images}: holds no image with an object of {path}; check the path, or download it again"
             )
 
     @classmethod

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
+from PIL import Image
 
 from config.errors import UserError, nearest
 from config.files import read_bytes
@@ -111,10 +112,13 @@ class Sequence:
         stated = self._read_size() if self._read_size is not None else None
         if stated is not None:
             return stated
-        image = cv2.imread(self.frames[0])
-        if image is None:
-            raise UserError(f"{self.frames[0]}: is missing or no image; restore the file")
-        return image.shape[1], image.shape[0]
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with Image.open(self.frames[0]) as header:  # decodes nothing
+                    return header.size
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise UserError(f"{self.frames[0]}: is missing or no image; restore the file") from error
 
     def __repr__(self) -> str:
         return f"Sequence({self.name!r})"
