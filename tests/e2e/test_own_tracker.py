@@ -48,10 +48,22 @@ def test_the_documented_tracker_trains_and_is_tested(shared, tmp_path):
     options = [text for key, value in SHORT.items() for text in ("--set", key, value)]
     env = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     env.pop("SPOT_LOCAL", None)
+    batch = ["--batch", "2"]  # its sequences in turns, each with a state of its own
     done = subprocess.run(
-        [sys.executable, *words, *options], cwd=copy, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, *words, *options, *batch],
+        cwd=copy,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "spot_siamese_ep0002_t" in done.stdout
     results = copy / "var/results/OTB100/spot_siamese_ep0002_t"
-    assert {path.stem for path in results.glob("*.txt")} == {"Crossing", "David", "DragonBaby"}
+    together = {path.name: path.read_bytes() for path in results.glob("*.txt")}
+    assert set(together) == {"Crossing.txt", "David.txt", "DragonBaby.txt"}
+    alone = ["--dataset", "OTB100", "--arch", "siamese", "--name", "alone", "--resume"]
+    alone += [str(next(copy.glob("var/checkpoints/ltr/spot/spot_siamese/*_ep0002_t.pth.tar")))]
+    subprocess.run([sys.executable, "scripts/test.py", *alone], cwd=copy, env=env, check=True, timeout=300)
+    folder = results.with_name("alone")
+    assert {path.name: path.read_bytes() for path in folder.glob("*.txt")} == together
