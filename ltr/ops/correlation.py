@@ -74,6 +74,11 @@ def depthwise_correlation(search: torch.Tensor, template: torch.Tensor) -> torch
             f"search {tuple(search.shape)} and template {tuple(template.shape)}: equal channels, and a template of the "
             "same batch (or 1) that is not larger are needed"
         )
-    kernel = template.expand(batch, -1, -1, -1).reshape(batch * channels, 1, *template.shape[2:])
-    out = F.conv2d(search.reshape(1, batch * channels, height, width), kernel, groups=batch * channels)
+    # Copied in any case: a compiled graph takes maps for contiguous that come channels-last from their convolutions.
+    kernel, maps = (
+        values.expand(batch, -1, -1, -1).clone(memory_format=torch.contiguous_format)
+        for values in (template, search)
+    )
+    kernel = kernel.view(batch * channels, 1, *template.shape[2:])
+    out = F.conv2d(maps.view(1, batch * channels, height, width), kernel, groups=batch * channels)
     return out.view(batch, channels, *out.shape[2:])
