@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,18 +75,30 @@ class Place:
         (folder / "OTB100.json").write_text(json.dumps(cut))
         self._numbers = itertools.count()
 
-    def start(self, verb: str, *words: str, fault: FileFault | None = None, **wrong: float) -> Verb:
-        """Start a verb of ``scripts``."""
+    def environment(self) -> dict[str, str]:
+        """What the verbs need to know of this place."""
+        return {
+            "SPOT_LOCAL": str(self.folder / "local.py"),
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def start(self, verb: str, *words: str, fault: FileFault | None = None, **wrong: Any) -> Verb:
+        """Start a verb of ``scripts``; ``wrong`` is what ``Job`` takes, ``environment`` is added to this place's."""
         output = str(self.folder / f"output{next(self._numbers)}")
-        environment = {"SPOT_LOCAL": str(self.folder / "local.py"), "CUDA_VISIBLE_DEVICES": ""}
-        return self.server.start(Job(verb, words, environment, output, fault, **wrong))  # type: ignore[arg-type]
+        environment = self.environment() | wrong.pop("environment", {})
+        return self.server.start(Job(verb, words, environment, output, fault, **wrong))
 
-    def train(self, fault: FileFault | None = None, **wrong: float) -> Verb:
-        """Start, or go on with, the training."""
+    def training_words(self) -> list[str]:
+        """The command line of the training."""
         pairs = itertools.chain.from_iterable(("--set", *pair) for pair in self.settings.items())
-        return self.start("run_training", "spot", VARIANT, *pairs, fault=fault, **wrong)
+        return ["spot", VARIANT, *pairs]
 
-    def test(self, checkpoint: Path, fault: FileFault | None = None, **wrong: float) -> Verb:
+    def train(self, fault: FileFault | None = None, **wrong: Any) -> Verb:
+        """Start, or go on with, the training."""
+        return self.start("run_training", *self.training_words(), fault=fault, **wrong)
+
+    def test(self, checkpoint: Path, fault: FileFault | None = None, **wrong: Any) -> Verb:
         """Start, or go on with, the test of a checkpoint."""
         words = (
             "--dataset",
@@ -100,7 +113,7 @@ class Place:
         )
         return self.start("test", *words, fault=fault, **wrong)
 
-    def evaluate(self, fault: FileFault | None = None, **wrong: float) -> Verb:
+    def evaluate(self, fault: FileFault | None = None, **wrong: Any) -> Verb:
         """Start the evaluation of all results."""
         return self.start("eval", "--dataset", "OTB100", fault=fault, **wrong)
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.faults.place import differences, ok
-from tests.faults.verbs import Verb
+from tests.faults.place import Place, differences, ok
+from tests.faults.verbs import ROOT, Verb
 
 pytestmark = pytest.mark.faults
 
@@ -77,3 +80,86 @@ def test_a_signal_to_the_whole_group_costs_nothing(place, training):
     assert ended.code == 143 and "the same command goes on there" in ended.out
     ok(place.train().end())
     assert differences(training.left, place.trained()) == []
+
+
+# -- two processes that train together --------------------------------------------------------------
+
+
+TOGETHER = {"train.batch_size_sup": "2", "train.batch_size_unsup": "4", "train.iterations": "22"}
+
+
+def two_ranks(place: Place) -> list[Verb]:
+    """Start, or go on with, a training of two processes, as ``torchrun`` does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [
+        place.train(environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def together(undisturbed, server, shared, tmp_path_factory) -> dict:
+    """What two processes leave that nothing disturbed."""
+    place = Place(tmp_path_factory.mktemp("together") / "place", shared("sequences"), server)
+    place.settings |= TOGETHER | {"paths.sampling_results": undisturbed.settings["paths.sampling_results"]}
+    for rank in two_ranks(place):
+        ok(rank.end())
+    return place.trained()
+
+
+@pytest.mark.parametrize("told", [[0, 1], [0], [1]], ids=["both", "the first", "the second"])
+@pytest.mark.parametrize("moment", ["device cpu", "epoch 2/3"])
+def test_two_processes_agree_on_the_step_to_stop_at(place, together, told, moment):
+    place.settings |= TOGETHER
+    ranks = two_ranks(place)
+    ranks[0].says(moment)
+    for rank in told:
+        ranks[rank].signal(signal.SIGTERM)
+    ended = [rank.end() for rank in ranks]
+    if moment != "device cpu":  # there one may not have been told yet what to do at a signal
+        assert [one.code for one in ended] == [143 if rank in told else 0 for rank in range(2)], ended
+        assert list(place.checkpoints.glob("*_ep0002_step*"))
+    for rank in two_ranks(place):
+        ok(rank.end())
+    assert differences(together, place.trained()) == []
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_dead_process_ends_the_others(place, together, dead):
+    place.settings |= TOGETHER
+    ranks = two_ranks(place)
+    ranks[0].says("epoch 2/3")
+    ranks[dead].signal(signal.SIGKILL)
+    assert ranks[1 - dead].end(timeout=60).code not in (0, -signal.SIGKILL)
+    for rank in two_ranks(place):
+        ok(rank.end())
+    assert differences(together, place.trained()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_under_torchrun(place, together, number):
+    """A signal to the launcher is handed on; a killed process ends all."""
+    place.settings |= TOGETHER
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command = [sys.executable, *launch, str(ROOT / "scripts/run_training.py"), *place.training_words()]
+    out = place.folder / "torchrun.out"
+    for disturbed in (True, False):
+        with out.open("w") as file:
+            process = subprocess.Popen(
+                command, env=os.environ | place.environment(), stdout=file, stderr=file
+            )
+        while disturbed and process.poll() is None and "epoch 2/3" not in out.read_text():
+            time.sleep(0.01)
+        if disturbed and number == signal.SIGKILL:
+            os.kill(children(process.pid)[1], number)
+        elif disturbed:
+            process.send_signal(number)
+        code = process.wait(timeout=180)
+        assert (code != 0) == disturbed, out.read_text()
+        if disturbed and number != signal.SIGKILL:
+            assert "saved after epoch 2 and" in out.read_text() and list(
+                place.checkpoints.glob("*_ep0002_step*")
+            )
+    assert differences(together, place.trained()) == []
