@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -88,14 +90,13 @@ def test_a_signal_to_the_whole_group_costs_nothing(place, training):
 TOGETHER = {"train.batch_size_sup": "2", "train.batch_size_unsup": "4", "train.iterations": "22"}
 
 
-def two_ranks(place: Place) -> list[Verb]:
-    """Start, or go on with, a training of two processes, as ``torchrun`` does."""
+def two_ranks(place: Place, stops: Mapping[int, tuple[int, int, int]] = MappingProxyType({})) -> list[Verb]:
+    """Start, or go on with, a training of two processes, as ``torchrun`` does; ``stop_at`` of some of them."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return [
-        place.train(environment=common | {"RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)
-    ]
+    ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(2)]
+    return [place.train(environment=common | rank, stop_at=stops.get(n)) for n, rank in enumerate(ranks)]
 
 
 @pytest.fixture(scope="module")
@@ -108,20 +109,24 @@ def together(undisturbed, server, shared, tmp_path_factory) -> dict:
     return place.trained()
 
 
-@pytest.mark.parametrize("told", [[0, 1], [0], [1]], ids=["both", "the first", "the second"])
-@pytest.mark.parametrize("moment", ["device cpu", "epoch 2/3"])
-def test_two_processes_agree_on_the_step_to_stop_at(place, together, told, moment):
+@pytest.mark.parametrize(
+    "told, epoch, step, saved",
+    [
+        ([0, 1], 3, 5, "epoch 2 and 21 steps of the next"),  # where they look at the device next
+        ([0], 1, 0, "epoch 0 and 1 steps of the next"),
+        ([1], 2, 5, "epoch 1 and 21 steps of the next"),
+        ([1, 0], 2, 21, "epoch 2"),  # no look is left
+    ],
+)
+def test_two_processes_agree_on_the_step_to_stop_at(place, together, told, epoch, step, saved):
     place.settings |= TOGETHER
-    ranks = two_ranks(place)
-    ranks[0].says(moment)
-    for rank in told:
-        ranks[rank].signal(signal.SIGTERM)
-    ended = [rank.end() for rank in ranks]
-    if moment != "device cpu":  # there one may not have been told yet what to do at a signal
-        assert [one.code for one in ended] == [143 if rank in told else 0 for rank in range(2)], ended
-        assert list(place.checkpoints.glob("*_ep0002_step*"))
-    for rank in two_ranks(place):
-        ok(rank.end())
+    stop = (epoch, step, signal.SIGTERM)
+    ended = [rank.end() for rank in two_ranks(place, {rank: stop for rank in told})]
+    assert [one.code for one in ended] == [143 if rank in told else 0 for rank in range(2)], ended
+    assert (f"saved after {saved}; the same" in ended[0].out) == (0 in told)
+    first, second = two_ranks(place)
+    assert f"going on after {saved} (" in ok(first.end()).out
+    ok(second.end())
     assert differences(together, place.trained()) == []
 
 
