@@ -15,6 +15,8 @@ import orjson
 
 from config.errors import UserError
 
+_LONGEST_NAME = 200  # bytes; file systems take 255, and endings come behind
+
 
 @contextlib.contextmanager
 def atomic_writer(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO[Any]]:
@@ -108,6 +110,12 @@ def read_json(path: str | os.PathLike[str], what: str = "JSON file") -> Any:
             return value
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: is not valid JSON ({error}); restore or remove this {what}") from error
+
+
+def is_file_name(text: str) -> bool:
+    """Whether ``text`` names a file in a folder, on any system, and nothing elsewhere."""
+    plain = text.isprintable() and not text.startswith(".") and not set(text) & set("/\\")
+    return len(text) > 0 and len(text.encode("utf-8", "surrogatepass")) <= _LONGEST_NAME and plain
 
 
 class NewerVersion(UserError):

@@ -9,6 +9,7 @@ from config.console import say
 from config.defaults import get_defaults
 from config.environment import var_dir
 from config.errors import UserError
+from config.files import is_file_name
 from config.settings import Settings
 from ltr.admin.checkpoint import CheckpointStore
 from ltr.admin.process_group import ProcessGroup
@@ -51,6 +52,9 @@ class Run:
     def __init__(self, settings: Settings, net_type: str, group: ProcessGroup) -> None:
         self.settings = settings
         self.magic_number = settings.magic_number or settings.variant
+        for key in ("module_name", "variant", "magic_number"):
+            if settings[key] and not is_file_name(settings[key]):
+                raise UserError(f"setting {key} '{settings[key]}': cannot name a file; give a plain name")
         self.folder = var_dir(settings, "checkpoints", "ltr", settings.module_name, settings.variant)
         self.records = var_dir(settings, "records")
         self.tensorboard = var_dir(settings, "tensorboard", settings.module_name, settings.variant)

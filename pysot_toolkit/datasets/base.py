@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from config.errors import UserError, nearest
-from config.files import read_bytes
+from config.files import is_file_name, read_bytes
 from config.registry import Registry
 
 BENCHMARKS = Registry("benchmark", "pysot_toolkit.datasets")
@@ -118,7 +118,9 @@ class Sequence:
                 with Image.open(self.frames[0]) as header:  # decodes nothing
                     return header.size
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise UserError(f"{self.frames[0]}: is missing or no image; restore the file") from error
+            raise UserError(
+                f"{self.frames[0]}: the first image of sequence '{self.name}' is missing or no image; restore the file"
+            ) from error
 
     def __repr__(self) -> str:
         return f"Sequence({self.name!r})"
@@ -191,10 +193,9 @@ def check_names(sequences: list[Sequence], source: Path) -> None:
         UserError: naming ``source``, where they are written.
     """
     for sequence in sequences:
-        name = sequence.name
-        if not name or name.startswith(".") or not name.isprintable() or any(c in name for c in "/\\"):
+        if not is_file_name(sequence.name):
             raise UserError(
-                f"{source}: sequence '{name}': its name cannot name a file; restore {source.name}"
+                f"{source}: sequence '{sequence.name[:60]}': its name cannot name a file; restore {source.name}"
             )
 
 

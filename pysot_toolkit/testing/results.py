@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from config.errors import UserError
-from config.files import read_bytes, read_json, refuse_newer, sha256, write_json, write_text
+from config.files import is_file_name, read_bytes, read_json, refuse_newer, sha256, write_json, write_text
 from config.settings import Settings
 from pysot_toolkit.evaluation.vot_results import bounding_boxes, parse_trajectory
 from pysot_toolkit.testing.layouts import layout_of
@@ -31,8 +31,8 @@ def result_file(var: Path, dataset: str, tracker: str, sequence: str) -> Path:
         UserError: a name that is no file name, or a benchmark whose results are no boxes.
     """
     for name in (dataset, tracker, sequence):
-        if not name or name in (".", "..") or os.sep in name or "\0" in name:
-            raise UserError(f"'{name}' cannot name a result file; give a name without '{os.sep}'")
+        if not is_file_name(name):
+            raise UserError(f"'{name}' cannot name a result file; give a plain name without '{os.sep}'")
     return result_root(var, dataset) / tracker / layout_of(dataset).parts[-1].path.format(sequence)
 
 
