@@ -207,7 +207,9 @@ def listed_folders(path: Path) -> list[Path]:
     """
     names = read_bytes(path, "list of sequences").decode("utf-8", "replace").split()
     folders = [path.parent / name for name in names]
-    missing = [folder for folder in folders if not os.path.isdir(folder)]
+    missing = [
+        folder for name, folder in zip(names, folders) if not is_file_name(name) or not os.path.isdir(folder)
+    ]
     if missing:
         raise UserError(
             f"{path}: lists '{missing[0].name}' ({len(missing)} in all), which is not beside it; restore it"
