@@ -15,7 +15,8 @@ from config.errors import UserError
 from config.settings import Settings
 
 _STARTS = 4  # of mpiexec for one command
-_GRACE_SECONDS = 10.0  # between Ctrl-C and the end of a child that does not react
+# How long a child that is to end may take; a training finishes its step and saves at the first signal.
+_GRACE_SECONDS = {signal.SIGINT: 60.0, signal.SIGTERM: 10.0, signal.SIGKILL: 10.0}
 
 
 def script(name: str) -> list[str]:
@@ -94,7 +95,7 @@ def run_child(command: Sequence[str], environment: dict[str, str] | None = None)
     """Run a command to its end; its exit code (128 + signal when a signal ended it).
 
     Its messages go where ours go. When this process is interrupted or terminated, the child and all
-    that it started get Ctrl-C first, and are killed if they do not end.
+    that it started get Ctrl-C first, and are killed if they do not end, the sooner if it is interrupted again.
     """
     # A session of its own: Ctrl-C on the terminal reaches the child once, from here, not twice.
     child = subprocess.Popen(
@@ -109,15 +110,15 @@ def run_child(command: Sequence[str], environment: dict[str, str] | None = None)
 
 
 def _stop(child: subprocess.Popen[bytes]) -> None:
-    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+    for sign, grace in _GRACE_SECONDS.items():
         try:
             if sign == signal.SIGKILL:
                 os.killpg(child.pid, sign)
             else:
                 child.send_signal(sign)  # launchers (mpiexec, torchrun) hand it on to what they started
-            child.wait(_GRACE_SECONDS)
+            child.wait(grace)
             return
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
             continue
         except ProcessLookupError:
             return

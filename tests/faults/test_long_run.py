@@ -30,11 +30,16 @@ def tree(pid: int) -> list[int]:
 
 
 def look(pid: int) -> tuple[float, int]:
-    """Memory in KB, pages that processes share counted once, and open descriptors of a process and all that it started."""
+    """Resident memory in KB and open descriptors of a process and all that it started.
+
+    Of the memory only what belongs to no file counts: how much of the libraries is resident is not up to the process.
+    """
     memory, descriptors = 0.0, 0
     for process in tree(pid):
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        memory += next(float(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        memory += sum(
+            float(line.split()[1]) for line in lines if line.startswith(("Pss_Anon:", "Pss_Shmem:"))
+        )
         descriptors += len(os.listdir(f"/proc/{process}/fd"))
     return memory, descriptors
 
@@ -59,7 +64,7 @@ def test_200_epochs(place, undisturbed):
             epoch = log.read_bytes().count(b"\n") if log.exists() else 0
             seen.setdefault(epoch, []).append(look(training.pid))
         except (OSError, StopIteration):  # a process has just ended
-            continue
+            pass
         time.sleep(0.03)
     assert training.returncode == 0, said.read_text()[-3000:]
 
@@ -68,17 +73,20 @@ def test_200_epochs(place, undisturbed):
         assert len(epochs) > 0.8 * (last - first)
         memory = np.array([np.median([kb for kb, _ in seen[epoch]]) for epoch in epochs])
         slope = np.polyfit(epochs, memory, 1)[0]
-        descriptors = [max(count for _, count in seen[epoch]) for epoch in epochs]
         half = len(epochs) // 2
+        counts = [
+            [count for epoch in part for _, count in seen[epoch]] for part in (epochs[:half], epochs[half:])
+        ]
+        figures = [(min(part), max(part)) for part in counts]
         print(
             f"epochs {first} to {last}: {memory[0] / 1024:.1f} to {memory[-1] / 1024:.1f} MB, {slope:.2f} KB per epoch, "
-            f"descriptors {min(descriptors)} to {max(descriptors)}"
+            f"descriptors in both halves (least, most) {figures}"
         )
         assert slope < KB_PER_EPOCH
-        assert np.median(descriptors[:half]) == np.median(descriptors[half:])
         assert (
-            max(descriptors[half:]) <= max(descriptors[:half]) + 2
-        )  # batches on their way between processes
+            figures[1][0] <= figures[0][0] + 2
+        )  # what is open beside the batches on their way between processes
+        assert figures[1][1] <= figures[0][1] + 4
 
     lines = log.read_bytes().splitlines()
     speeds = (place.checkpoints / "speed.jsonl").read_bytes().splitlines()

@@ -296,6 +296,36 @@ def test_ctrl_c_reaches_the_child(tmp_path, sign, code):
     assert process.returncode == code and note.read_text() == "interrupted"
 
 
+@pytest.mark.faults
+def test_a_second_ctrl_c_ends_a_child_that_takes_its_time(tmp_path):
+    note = tmp_path / "note"
+    child = (
+        f"import os, pathlib, time; note = pathlib.Path({str(note)!r})\n"
+        "try:\n    note.write_text(str(os.getpid())); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    note.write_text(f'saving {os.getpid()}'); time.sleep(60)\n"
+    )
+    parent = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from config.cli import run\nfrom pysot_toolkit.testing.launch import run_child\n"
+        f"run(lambda: run_child([sys.executable, '-c', {child!r}]))\n"
+    )
+    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, heard)
+    for said in ("", "saving"):
+        limit = time.monotonic() + 30
+        while not (note.exists() and note.read_text().startswith(said or tuple("123456789"))):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(note.read_text().split()[1]), 0)
+
+
 @pytest.mark.slow
 def test_verbs_run_from_any_folder(place, tmp_path):
     """As a file, from elsewhere and without an installed package, under mpiexec by itself."""
