@@ -95,6 +95,8 @@ class Run:
             return 0, {}
         state = self.store.load(epoch, "state", step)
         manifest = self.store.manifest(epoch, step)
+        if not isinstance(state.get("settings"), dict) or "key_frames" not in state:
+            raise UserError(f"{self.store.weights(epoch, 'state', step)}: is no training state; restore it")
         ways_out = f"restore it to go on, or give --set variant NAME for a new run beside {self.folder.name}"
         changed = [
             f"{key} was {old!r}, is {new!r}"

@@ -19,6 +19,8 @@ from config.environment import load_settings
 from config.errors import UserError
 from ltr.admin.checkpoint import CheckpointStore
 from ltr.admin.checkpoint_reader import read_checkpoint
+from ltr.admin.process_group import ProcessGroup
+from ltr.admin.run import Run
 from ltr.data.journal import read_journal
 from ltr.data.sampler_state import Journal, SamplerState
 from ltr.dataset.base import open_dataset
@@ -214,3 +216,17 @@ def test_a_checkpoint_that_differs_from_its_manifest_is_named(tmp_path, part):
     assert read_checkpoint(path).epoch == 2 and store.newest() == 2
     os.rename(path, tmp_path / "alone.pth.tar")
     assert read_checkpoint(tmp_path / "alone.pth.tar").epoch == 2
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "content", [{}, {"settings": 3}, [1], {"settings": {}, "optimizer": {}}, "text"], ids=repr
+)
+def test_a_training_state_that_is_none_is_named_although_its_manifest_verifies(tmp_path, content):
+    settings = load_settings(["paths.var", str(tmp_path), "module_name", "m", "variant", "v"])
+    going = Run(settings, "Net", ProcessGroup(0, 1, torch.device("cpu")))
+    going.store.save(2, {"s": {"format": 1, "net": NET}, "state": content}, None, keep=True)
+    with pytest.raises(
+        UserError, match=r"Net_ep0002_state\.pth\.tar: is no (training state|part of a checkpoint)"
+    ):
+        going.resume_point("")
