@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,10 @@ import torch
 import torch.distributed as dist
 
 from config.environment import choose_device
+from config.errors import UserError
+
+# That any process may wait for the others; the longest wait is for the first one to sample key frames.
+TIMEOUT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -21,16 +26,25 @@ class ProcessGroup:
         rank: 0-based number of this process.
         size: number of processes.
         device: where this process computes.
+        node: 0-based number of its machine.
+        node_rank: its 0-based number there.
     """
 
     rank: int
     size: int
     device: torch.device
+    node: int = 0
+    node_rank: int = 0
 
     @property
     def first(self) -> bool:
         """Whether this process writes the files."""
         return self.rank == 0
+
+    @property
+    def first_of_node(self) -> bool:
+        """Whether this process keeps what the processes of its machine share in memory."""
+        return self.node_rank == 0
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
         """The mean of ``value`` over all processes (the value itself when alone)."""
@@ -47,6 +61,14 @@ class ProcessGroup:
         parts: list[Any] = [None] * self.size
         dist.all_gather_object(parts, records)
         return np.concatenate(parts)
+
+    def gather_rows(self, rows: torch.Tensor) -> torch.Tensor:
+        """The rows of all processes, one behind the other, on every process; each has as many, on its device."""
+        if self.size == 1:
+            return rows
+        parts = [torch.empty_like(rows) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
 
     def collect(self, value: Any) -> list[Any]:
         """The ``value`` of each process, by rank, on every process."""
@@ -75,6 +97,17 @@ class ProcessGroup:
         if self.size > 1:
             dist.barrier()
 
+    def refuse(self, reason: str) -> None:
+        """End all processes, each of which calls this; the first one says why.
+
+        Raises:
+            UserError: in the first process; ``SystemExit`` with the same exit code in the others.
+        """
+        self.wait()
+        if self.first:
+            raise UserError(reason)
+        raise SystemExit(2)
+
     def close(self) -> None:
         """Leave the group."""
         if self.size > 1 and dist.is_initialized():
@@ -87,12 +120,15 @@ def start_process_group(device: str) -> ProcessGroup:
     Args:
         device: the ``device`` setting; under ``torchrun`` each process takes its own GPU.
     """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    size, node, node_rank = (
+        int(os.environ.get(name, default))
+        for name, default in (("WORLD_SIZE", "1"), ("GROUP_RANK", "0"), ("LOCAL_RANK", "0"))
+    )
+    chosen = choose_device(device, node_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
         return ProcessGroup(0, 1, chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-    return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen)
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+    return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen, node, node_rank)

@@ -58,7 +58,8 @@ class Run:
         self.folder = var_dir(settings, "checkpoints", "ltr", settings.module_name, settings.variant)
         self.records = var_dir(settings, "records")
         self.tensorboard = var_dir(settings, "tensorboard", settings.module_name, settings.variant)
-        self.working_state = var_dir(settings, "cache", "sampler_state", f"{self.magic_number}.bin")
+        working = f"{self.magic_number}.node{group.node}.bin" if group.node else f"{self.magic_number}.bin"
+        self.working_state = var_dir(settings, "cache", "sampler_state", working)
         self.store = CheckpointStore(self.folder, self.records, net_type, self.magic_number)
         self._lock = lock_run(self.records / f".{self.magic_number}.lock") if group.first else None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+import weakref
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,10 @@ try:
     import fcntl
 except ImportError:  # Windows has no advisory locks of this kind; there two runs are not told apart
     fcntl = None  # type: ignore[assignment]
+
+
+# Under torchrun the processes of before a restart may be about to end, also on another machine.
+_PATIENCE_SECONDS = 60.0 if "TORCHELASTIC_RUN_ID" in os.environ else 0.0
 
 
 def lock_run(path: Path) -> IO[str]:
@@ -26,7 +32,7 @@ def lock_run(path: Path) -> IO[str]:
         file = open(path, "a+")  # noqa: SIM115 - held for the life of the run
     if fcntl is not None:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _flock(file)
         except OSError as error:
             file.seek(0)
             owner = file.read().strip()
@@ -39,4 +45,24 @@ def lock_run(path: Path) -> IO[str]:
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+    held = weakref.ref(file)
+
+    def let_go() -> None:
+        if (mine := held()) is not None:
+            mine.close()
+
+    # Loader workers outlive a killed process by some seconds; they must not keep its lock.
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=let_go)
     return file
+
+
+def _flock(file: IO[str]) -> None:
+    end = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.5)

@@ -182,8 +182,9 @@ def begin(settings: Settings) -> ProcessGroup:
     group = start_process_group(settings.device)
     for part in ("batch_size_sup", "batch_size_unsup"):
         if settings.train[part] % group.size:
-            raise UserError(
-                f"setting train.{part} {settings.train[part]} does not divide over {group.size} processes"
+            group.refuse(
+                f"setting train.{part} {settings.train[part]} does not divide over {group.size} processes; set it to a "
+                "multiple, or start as many processes as divide it"
             )
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -225,18 +226,17 @@ def label_entries(
 def open_state(run: Run, entries: list, group: ProcessGroup) -> SamplerState:
     """The sampler state to start from: that of the newest checkpoint, else the key frames alone.
 
-    The first process builds the memory-mapped working file; the others open it.
+    The first process of each machine builds the memory-mapped working file; the others there open it.
     """
-    if group.first:
+    epoch = group.agree(run.store.newest() if group.first else None)
+    if group.first_of_node:
         state = SamplerState.create(run.working_state, entries)
-        epoch = run.store.newest()
         if epoch is not None and run.store.has(epoch, "sampler_state"):
             held = SamplerState.from_json(run.store.snapshot(epoch), run.working_state)
-            if held.fingerprint() != state.fingerprint():
-                return state  # resume_point names the change
-            state = held
+            if held.fingerprint() == state.fingerprint():  # else resume_point names the change
+                state = held
     group.wait()
-    return state if group.first else SamplerState.open(run.working_state)
+    return state if group.first_of_node else SamplerState.open(run.working_state)
 
 
 def make_loader(samples: TrackingSamples, settings: Settings, group: ProcessGroup) -> Loader:

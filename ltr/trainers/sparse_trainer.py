@@ -80,7 +80,7 @@ class SparseTrainer(LTRTrainer):
         noted = self._journal.read()  # since the last checkpoint
         records = self.group.gather(noted[noted["order"] >= epoch << 32])
         counts: dict[str, int] = {}
-        if self.group.first:
+        if self.group.first_of_node:
             merged = self.state.merge(records)
             counts = {"new_frames": merged.inserted, "improved_frames": merged.improved}
         self.group.wait()
@@ -116,9 +116,10 @@ class SparseTrainer(LTRTrainer):
         super().load(epoch, state)
         if "journal" in state:
             journal = self._open_journal()
+            noted = state["journal"].numpy().view(RECORD)
             if self.group.first:
-                noted = state["journal"].numpy().view(RECORD)
                 journal.append(noted)
+            if self.group.first_of_node:
                 whole = noted["order"] < (epoch + 1) << 32  # the others are merged when their epoch ends
                 self.state.merge(noted[whole])
             self.group.wait()
