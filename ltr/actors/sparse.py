@@ -18,6 +18,10 @@ from ltr.data.bbox import clip_xywh, cxcywh_to_xywh
 from ltr.data.crop import box_to_crop, box_to_image
 from ltr.data.sampler_state import RECORD
 
+# Of a batch: what is random in a place of the student's batch, whichever instance comes there; what it is not shown.
+_OF_PLACES = ("draws", "noise")
+_NOT_SHOWN = ("key", "unlabeled")
+
 
 class SparseActor(PairActor):
     """One sparse step: the teacher's confident boxes train the student beside the labelled pairs.
@@ -57,22 +61,20 @@ class SparseActor(PairActor):
         self._found.append(
             torch.cat([_columns(unsup, accepted), bbox.double(), confidence.double()[:, None]], 1)
         )
-        order = refill_order(accepted)
-        relay, aug, pseudo = self.unlabelled(unsup, bbox, order)
+        taken, shown, boxes, order = self.refilled(unsup, bbox, accepted)
+        relay, aug, pseudo = self.unlabelled(shown, boxes, order)
 
         template, search, target = self.labelled(sup)
         count = len(target)
         with self.autocast():
             outputs = full_precision(self.network(torch.cat([template, relay]), torch.cat([search, aug])))
-        weight = accepted.any().float().expand(len(pseudo))
+        weight = taken.expand(len(pseudo))
         loss_sup, stats = self.objective(_part(outputs, slice(count)), target, labelled=True)
         loss_unsup, pseudo_stats = self.objective(
             _part(outputs, slice(count, None)), pseudo, labelled=False, weight=weight
         )
 
-        share = (self.group.mean(weight[:1]) > 0).float()[0] * len(
-            pseudo
-        )  # 0 where nothing at all was accepted
+        share = taken * len(pseudo)  # 0 where nothing at all was accepted
         loss = (count * loss_sup + share * loss_unsup) / (count + share)
         nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
         stats = {
@@ -107,6 +109,27 @@ class SparseActor(PairActor):
         bbox = box_to_image(in_crop, unsup["unlabeled_extract"], unsup["unlabeled_factor"], self.size)
         width, height = unsup["image_size"].double().unbind(-1)
         return clip_xywh(bbox, width, height), found.confidence
+
+    @torch.no_grad()
+    def refilled(
+        self, unsup: Part, bbox: torch.Tensor, accepted: torch.Tensor
+    ) -> tuple[torch.Tensor, Part, torch.Tensor, torch.Tensor]:
+        """What fills this process's places of the student's unsupervised batch, as in one process with all of it.
+
+        An instance may lie on another process, so the crops of all go round (uint8, about a fifteenth of the
+        gradients of a TransT at the published batch).
+
+        Returns:
+            1 where anything was accepted, else 0; the instances of all processes, their boxes ``[N, 4]``, and which of
+            them fills each place, int64 ``[B]``.
+        """
+        everywhere = self.group.gather_rows(accepted.to(torch.uint8)) > 0
+        first = self.group.rank * len(accepted)
+        order = refill_order(everywhere)[first : first + len(accepted)]
+        shown = {name: value for name, value in unsup.items() if name not in _NOT_SHOWN}
+        for name in sorted(shown.keys() - set(_OF_PLACES)):  # in the same order everywhere
+            shown[name] = self.group.gather_rows(shown[name])
+        return everywhere.any().float(), shown, self.group.gather_rows(bbox), order
 
     @torch.no_grad()
     def unlabelled(

@@ -11,7 +11,7 @@ from config.settings import Settings
 from ltr.actors.base import StepResult
 from ltr.actors.pairs import Part, full_precision
 from ltr.actors.picture import contact_sheet
-from ltr.actors.sparse import SparseActor, refill_order
+from ltr.actors.sparse import SparseActor
 from ltr.actors.tracking import DiMPActor
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.adaptive_crop import boxes_to_crop, boxes_to_image
@@ -72,7 +72,8 @@ class SparseDiMPActor(SparseActor):
         accepted = confidence >= self.threshold
         columns = torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()
         self._found.append(torch.cat([columns, bbox, confidence.double()[:, None]], 1))
-        pseudo = self.pseudo_sequences(unsup, bbox, refill_order(accepted))
+        taken, shown, boxes, order = self.refilled(unsup, bbox, accepted)
+        pseudo = self.pseudo_sequences(shown, boxes, order)
 
         count, share = labelled["test_bbox"].shape[1], pseudo["test_bbox"].shape[1]
         both = {name: torch.cat([labelled[name], pseudo[name]], 1) for name in labelled}
@@ -80,10 +81,8 @@ class SparseDiMPActor(SparseActor):
         loss_sup, stats = self.losses(_part(outputs, slice(count)), labelled)
         loss_unsup, pseudo_stats = self.losses(_part(outputs, slice(count, None)), pseudo)
 
-        taken = accepted.any().float()
-        ranks = self.group.mean(taken[None])[0]  # share of the processes that accepted anything
-        loss_unsup = loss_unsup * taken / torch.where(ranks > 0, ranks, 1.0)
-        weight = (ranks > 0).float() * share
+        loss_unsup = loss_unsup * taken
+        weight = taken * share  # 0 where nothing at all was accepted
         loss = (count * loss_sup + weight * loss_unsup) / (count + weight)
         nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
         stats = {

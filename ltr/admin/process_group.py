@@ -130,5 +130,31 @@ def start_process_group(device: str) -> ProcessGroup:
     if size == 1:
         return ProcessGroup(0, 1, chosen)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=TIMEOUT)
+        dist.init_process_group(
+            "nccl" if chosen.type == "cuda" else "gloo",
+            timeout=TIMEOUT,
+            **_meeting_place(int(os.environ["RANK"]), size),
+        )
     return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen, node, node_rank)
+
+
+def _meeting_place(rank: int, size: int) -> dict[str, Any]:
+    """Arguments of ``init_process_group`` for processes that ``torchrun`` has started again.
+
+    By default its processes meet at one store for all starts, where those of a later one take the addresses of an
+    earlier one for theirs and wait (seen with torch 2.14).
+
+    Raises:
+        UserError: on several machines, where starts are counted by each for itself.
+    """
+    environment = os.environ
+    start = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if start == "0" or environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return {}
+    if environment.get("GROUP_WORLD_SIZE", "1") != "1":
+        raise UserError(
+            "torchrun has started the processes again, but they cannot meet; export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 "
+            "before torchrun on every machine, and start the same command again"
+        )
+    store = dist.TCPStore(environment["MASTER_ADDR"], int(environment["MASTER_PORT"]), timeout=TIMEOUT)
+    return {"store": dist.PrefixStore(f"start_{start}", store), "rank": rank, "world_size": size}

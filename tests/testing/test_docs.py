@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
+import signal
+import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -55,3 +59,45 @@ def test_the_quickstart_shows_every_verb():
         f"scripts/{name}.py" for name in ("onekey", "run_training", "test", "test_epochs", "eval", "doctor")
     }
     assert users <= shown
+
+
+def test_batch_scripts_are_scripts():
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    scripts = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    assert sum("#SBATCH" in script for script in scripts) == 2
+    for script in scripts:
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
+def test_the_training_script_saves_and_goes_back_into_the_queue(tmp_path):
+    """Under commands that stand in for SLURM's: the signal reaches the step, whose end is awaited."""
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    [script] = [s for s in re.findall(r"^```bash\n(.*?)^```", page, re.M | re.S) if "--max-restarts" in s]
+    fakes = {
+        "scontrol": 'echo "scontrol $*" >> calls; [ "$1" = requeue ] || echo node1',
+        "scancel": 'echo "scancel $*" >> calls; kill -TERM $(cat step)',
+        "srun": "echo $$ > step; trap 'sleep 0.3; echo saved >> calls; exit 143' TERM; while :; do sleep 0.05; done",
+    }
+    for name, text in fakes.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_NNODES": "2"}
+    batch = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, **slurm, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+    )
+    limit = time.monotonic() + 60
+    while not (tmp_path / "step").exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    time.sleep(0.2)
+    batch.send_signal(signal.SIGUSR1)
+    assert batch.wait(60) == 143
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert calls == [
+        "scontrol show hostnames node[1-2]",
+        "scancel --signal=TERM 7.0",
+        "saved",
+        "scontrol requeue 7",
+    ]
