@@ -107,7 +107,9 @@ def test_killed_processes_are_started_again_and_end_as_if_nothing_had_happened(s
     for rank in (0, 1):
         await_epoch(hit, rank + 1, agent)
         time.sleep(0.3)
-        os.kill(process_of(agent.pid, rank), signal.SIGKILL)
+        pid = process_of(agent.pid, rank)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
     finish(agent)
     expected, found = calm.outcome(), hit.outcome()
     assert expected.keys() == found.keys()
@@ -123,12 +125,50 @@ def test_fewer_processes_go_on_with_the_same_samples(alone, shared, tmp_path):
     await_epoch(where, 2, agent)
     time.sleep(0.3)
     for rank in (0, 1):
-        os.kill(process_of(agent.pid, rank), signal.SIGKILL)
+        pid = process_of(agent.pid, rank)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
     agent.communicate(timeout=200)
     assert agent.returncode != 0  # without --max-restarts the run ends, within seconds
     out, _ = finish(launch(where))
     assert "going on after epoch" in out
     assert_same_state(state(alone), state(where))
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+def test_when_a_machine_is_lost_the_other_goes_on(alone, shared, tmp_path):
+    """Agent and process of the machine that does not host the meeting place are gone at once."""
+    where, port = place(tmp_path, shared), free_port()
+    where.env["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    options = ("--nnodes", "1:2", "--nproc_per_node", "1", "--max-restarts", "3", "--rdzv_backend", "c10d")
+    options += (
+        "--rdzv_endpoint",
+        f"localhost:{port}",
+        "--rdzv_id",
+        "8",
+        "--rdzv_conf",
+        "last_call_timeout=5",
+    )
+    kept = launch(where, *options)
+    limit = time.monotonic() + 100
+    while not listening(port) and time.monotonic() < limit:
+        time.sleep(0.1)
+    lost = launch(where, *options)
+    await_epoch(where, 2, kept)
+    victims = [lost.pid, *(pid for rank in (0, 1) if (pid := process_of(lost.pid, rank)))]
+    assert len(victims) == 2
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    out, _ = finish(kept)
+    lost.communicate()
+    assert "device cpu, 1 process\n" in out and "going on after epoch" in out
+    assert_same_state(state(alone), state(where))
+
+
+def listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("localhost", port)) == 0
 
 
 def await_epoch(where: UserFolder, epoch: int, process: subprocess.Popen) -> None:
@@ -138,7 +178,7 @@ def await_epoch(where: UserFolder, epoch: int, process: subprocess.Popen) -> Non
     assert manifest.exists()
 
 
-def process_of(agent: int, rank: int) -> int:
+def process_of(agent: int, rank: int) -> int | None:
     """The training process with this rank, a child of its agent."""
     for path in Path("/proc").glob("[0-9]*"):
         try:
@@ -148,4 +188,4 @@ def process_of(agent: int, rank: int) -> int:
             continue
         if f"RANK={rank}".encode() in variables:
             return int(path.name)
-    raise AssertionError(f"no process of rank {rank}")
+    return None
