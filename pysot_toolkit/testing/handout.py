@@ -184,11 +184,12 @@ class Handout:
         Args:
             note: anything that JSON can say, for ``notes``.
         """
-        if note is not None:
-            with open(self.folder / f"notes.{self.rank}", "ab") as file:
-                # A line that a killed process left unfinished stays a line of its own.
-                file.write(b"\n" + orjson.dumps(note) + b"\n")
-        os.pwrite(self._queue, bytes([state]), self._at(number) + 1)
+        with self._clear_errors():
+            if note is not None:
+                with open(self.folder / f"notes.{self.rank}", "ab") as file:
+                    # A line that a killed process left unfinished stays a line of its own.
+                    file.write(b"\n" + orjson.dumps(note) + b"\n")
+            os.pwrite(self._queue, bytes([state]), self._at(number) + 1)
         self._held.discard(number)
         self._unlock(number)
 

@@ -82,6 +82,9 @@ def test_a_queue_is_shared_by_processes_that_come_and_go(tmp_path):
     assert first.speaks() and not first.speaks()
     Handout(tmp_path / "next", 0, 2)
     assert folder.exists()  # its run has not ended
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match=f"{folder}: the processes cannot share their work here"):
+        first.settle(2, State.FAILED, {"why": "no folder"})
 
 
 class _Process:
