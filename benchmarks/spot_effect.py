@@ -4,7 +4,8 @@
 - ``burn-in``: 3 labelled frames per video, labelled pairs only;
 - ``sparse``: 3 labelled frames per video, burn-in and sparse stage.
 
-All three see the same number of steps and samples. Printed is the success AUC on unseen videos (mean and
+All three are the family's own training, with the same number of steps and samples: they differ in which frames are
+key frames, and in whether there is a sparse stage. Printed is the success AUC on unseen videos (mean and
 spread over seeds) and how much of the gap between ``burn-in`` and ``all`` the sparse stage recovers.
 
 python -m benchmarks.spot_effect --seeds 3        (about an hour of CPU time; finished runs are kept)
@@ -22,15 +23,15 @@ from tabulate import tabulate
 from config.cli import Parser, overrides, run
 from config.console import Progress, say
 from config.environment import resolve, var_dir
-from config.errors import UserError
 from config.files import write_json
 from config.settings import Settings
 from ltr.admin.train import variant_settings
 from ltr.dataset.synthetic_lasot import SyntheticSpec, make
-from ltr.train_settings.common import train_supervised
+from ltr.train_settings.common import open_datasets
 from pysot_toolkit.datasets.benchmarks import open_benchmark
 from pysot_toolkit.evaluation.evaluate import evaluate
 from pysot_toolkit.testing.queue import Candidate, run_queue
+from sampling.key_frames import key_frame_content, sampling_file, write_key_frames
 
 SLOW = "an hour"  # `python -m benchmarks` leaves it out: its table is docs/spot_effect.md
 WAYS = ("all", "burn-in", "sparse")
@@ -47,10 +48,6 @@ def main() -> None:
     )
     options = parser.parse_args()
     variant_settings("spot", f"spot_{options.arch}_demo", overrides(options))  # names what is unknown
-    if not hasattr(importlib.import_module(f"ltr.train_settings.spot.{options.arch}"), "objective"):
-        raise UserError(
-            f"--arch {options.arch}: its family has no objective(settings, group), with which to train on all frames"
-        )
     root = resolve("var/spot_effect")
     with Progress(SPEC.train_videos + SPEC.test_videos, "making videos", "videos") as progress:
         make(root / DATASET, SPEC, progress.update)
@@ -70,11 +67,9 @@ def main() -> None:
 def one_run(arch: str, way: str, seed: int, root: Path, pairs: list[str]) -> float:
     """Train one way, test the outcome, return its success AUC. What is finished is not done again."""
     settings = run_settings(arch, way, seed, root, pairs)
-    family = importlib.import_module(f"ltr.train_settings.spot.{arch}")
     if way == "all":
-        train_supervised(settings, family.objective)
-    else:
-        family.run(settings)
+        label_all_frames(settings)
+    importlib.import_module(f"ltr.train_settings.spot.{arch}").run(settings)
     part = "t" if way == "sparse" else "s"
     folder = var_dir(settings, "checkpoints", "ltr", settings.module_name, settings.variant)
     [path] = folder.glob(f"*_ep{settings.train.epochs:04d}_{part}.pth.tar")
@@ -92,7 +87,7 @@ def run_settings(arch: str, way: str, seed: int, root: Path, pairs: list[str]) -
             *("paths.var", str(root)),
             *(f"paths.train.{DATASET}", str(root / DATASET)),
             *(f"paths.test.{DATASET}", str(root / DATASET)),
-            *("paths.sampling_results", str(root / f"key_frames_{seed}")),
+            *("paths.sampling_results", str(root / ("all_frames" if way == "all" else f"key_frames_{seed}"))),
             *("sampling.seed", str(seed)),
             *("seed", str(seed)),
             *("variant", f"{arch}_{way}_{seed}"),
@@ -101,9 +96,21 @@ def run_settings(arch: str, way: str, seed: int, root: Path, pairs: list[str]) -
         ],
     )
     settings.train.save_interval = settings.train.epochs
+    if way == "all":
+        settings.sampling.num = SPEC.train_frames
     if way != "sparse":
         settings.train.burn_in_epochs = settings.train.epochs
     return settings
+
+
+def label_all_frames(settings: Settings) -> None:
+    """Write key-frame files in which every visible frame is a key frame."""
+    num = settings.sampling.num
+    for dataset in open_datasets(settings):
+        visible = [np.flatnonzero(dataset.annotation(i).visible).tolist() for i in range(len(dataset))]
+        result = {key: [{"f_ids": frames}] for key, frames in zip(dataset.keys, visible) if frames}
+        content = key_frame_content(dataset.name, dataset.split, num, [], result)
+        write_key_frames(sampling_file(settings, dataset.name, dataset.split, num), content)
 
 
 def table(scores: dict[str, list[float]], path: Path) -> None:

@@ -139,7 +139,7 @@ def sample_key_frames(
             else:
                 result[key] = [{"f_ids": frames}]
             progress.update()
-    return _content(dataset.name, dataset.split, num, failures, result)
+    return key_frame_content(dataset.name, dataset.split, num, failures, result)
 
 
 def merge_key_frames(name: str, split: str, num: int, parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -149,7 +149,15 @@ def merge_key_frames(name: str, split: str, num: int, parts: Iterable[dict[str, 
     for part in parts:
         failures += part["failure_seqs"]
         result |= part["sparse_sample_result"]
-    return _content(name, split, num, failures, result)
+    return key_frame_content(name, split, num, failures, result)
+
+
+def key_frame_content(
+    name: str, split: str, num: int, failures: list[str], result: dict[str, Any]
+) -> dict[str, Any]:
+    """The content of a sampling file: ``result`` is the frames of each video, ``{key: [{"f_ids": [...]}]}``."""
+    settings = {"name": _title(name, split, num), "dataset": name, "split": split, "mode": MODE, "num": num}
+    return {"fs_settings": settings, "failure_seqs": failures, "sparse_sample_result": result}
 
 
 def write_key_frames(path: Path, content: dict[str, Any]) -> None:
@@ -246,11 +254,6 @@ def ensure_key_frames(dataset: VideoDataset, settings: Settings) -> KeyFrames:
 
 def _title(name: str, split: str, num: int) -> str:
     return f"{name}_{split}_kf_{num:03d}"
-
-
-def _content(name: str, split: str, num: int, failures: list[str], result: dict[str, Any]) -> dict[str, Any]:
-    settings = {"name": _title(name, split, num), "dataset": name, "split": split, "mode": MODE, "num": num}
-    return {"fs_settings": settings, "failure_seqs": failures, "sparse_sample_result": result}
 
 
 def _uniform(seed: int, key: str) -> Choice:
