@@ -8,6 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from config.settings import Settings
+from ltr.admin.process_group import ProcessGroup
+
+Part = dict[str, torch.Tensor]  # of a batch, or what is made of it
+
 
 class StepResult(NamedTuple):
     """What one step gives the trainer."""
@@ -53,3 +58,40 @@ class Actor(Protocol):
 
     def train(self) -> None:
         """Put the trained network in training mode."""
+
+
+class NetworkActor:
+    """What all actors do alike: hold a network, place batches, choose the precision.
+
+    Args:
+        network: what is trained; may be wrapped for several processes.
+        settings: ``train.precision`` is used.
+        group: the processes that train together; ``group.device`` is where batches go.
+    """
+
+    def __init__(self, network: nn.Module, settings: Settings, group: ProcessGroup) -> None:
+        self.network, self.group = network, group
+        self._autocast = settings.train.precision == "bfloat16"
+
+    @property
+    def plain_network(self) -> nn.Module:
+        """The network without its wrappers."""
+        network = getattr(self.network, "_orig_mod", self.network)
+        return getattr(network, "module", network)
+
+    def train(self) -> None:
+        """Put the network in training mode."""
+        self.network.train()
+
+    def place(self, part: Part) -> Part:
+        """The tensors of a part of a batch on the device."""
+        return {name: value.to(self.group.device, non_blocking=True) for name, value in part.items()}
+
+    def autocast(self) -> torch.autocast:
+        """bfloat16 for the network where ``train.precision`` says so."""
+        return torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._autocast)
+
+
+def full_precision(outputs: Part) -> Part:
+    """Network outputs as float32: losses and boxes are not computed in bfloat16."""
+    return {name: value.float() for name, value in outputs.items()}

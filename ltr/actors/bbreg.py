@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from ltr.actors.sequences import SequenceActor, Tensors
+from ltr.actors.base import Part
+from ltr.actors.sequences import SequenceActor
 
 
 class AtomActor(SequenceActor):
@@ -12,7 +13,7 @@ class AtomActor(SequenceActor):
 
     known_terms: ClassVar = {"iou": ("iou",)}
 
-    def terms(self, outputs: Tensors, data: Tensors) -> Tensors:
+    def terms(self, outputs: Part, data: Part) -> Part:
         """``iou``: of the predicted and the true ``2 * IoU - 1``."""
         return {"iou": self.objective["iou"](outputs["proposal_scores"], data["proposal_iou"])}
 
@@ -25,6 +26,6 @@ class AtomBBKLActor(SequenceActor):
 
     known_terms: ClassVar = {"bb_ml": ("bb_ml",)}
 
-    def terms(self, outputs: Tensors, data: Tensors) -> Tensors:
+    def terms(self, outputs: Part, data: Part) -> Part:
         """``bb_ml``: negative log-likelihood of the box under the density that the scores stand for."""
         return {"bb_ml": self.objective["bb_ml"](outputs["proposal_scores"], data["proposal_density"])}

@@ -8,16 +8,14 @@ import torch
 from torch import nn
 
 from config.settings import Settings
-from ltr.actors.base import Objective, StepResult
-from ltr.actors.picture import contact_sheet
+from ltr.actors.base import NetworkActor, Objective, Part, StepResult, full_precision
+from ltr.actors.picture import Row, contact_sheet
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.augment import StudentAugment
 from ltr.data.bbox import clip_xywh, xywh_to_cxcywh
 
-Part = dict[str, torch.Tensor]
 
-
-class PairActor:
+class PairActor(NetworkActor):
     """Trains a network on ``(template, search)`` pairs.
 
     Args:
@@ -30,49 +28,36 @@ class PairActor:
     def __init__(
         self, network: nn.Module, objective: Objective, settings: Settings, group: ProcessGroup
     ) -> None:
-        self.network, self.objective, self.group = network, objective, group
+        super().__init__(network, settings, group)
+        self.objective = objective
         self.size = settings.data.search_size
         self.augment = StudentAugment(settings.augment)
-        self._autocast = settings.train.precision == "bfloat16"
-
-    @property
-    def plain_network(self) -> nn.Module:
-        """The network without its wrappers."""
-        network = getattr(self.network, "_orig_mod", self.network)
-        return getattr(network, "module", network)
-
-    def train(self) -> None:
-        """Put the network in training mode."""
-        self.network.train()
 
     def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
         """The loss of the labelled pairs ``batch["sup"]``; see ``ltr.data.loader`` for its tensors."""
-        sup = self.place(batch["sup"])
-        template, search, target = self.labelled(sup)
-        with self.autocast():
-            outputs = self.network(template, search)
-        loss, stats = self.objective(full_precision(outputs), target, labelled=True)
-        sheet = contact_sheet({"template": (template, None), "search": (search, target)}) if picture else None
+        data = self.labelled(self.place(batch["sup"]))
+        loss, stats = self.labelled_loss(self.outputs(data), data)
+        sheet = contact_sheet(self.rows(data, "template", "search")) if picture else None
         return StepResult(loss, {"loss": loss.detach(), **stats}, sheet)
 
-    def labelled(self, sup: Part) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Augmented template ``[B, 3, h, w]``, search ``[B, 3, H, W]`` and target boxes (cxcywh_norm) of labelled pairs."""
+    def labelled(self, sup: Part) -> Part:
+        """Augmented ``template [B, 3, h, w]``, ``search [B, 3, H, W]`` and ``target [B, 4]`` (cxcywh_norm)."""
         template, search = self.augment.pair(sup["template"], sup["search"], sup["draws"])
-        return template, search, self.normalised(sup["search_bbox"])
+        return {"template": template, "search": search, "target": self.normalised(sup["search_bbox"])}
+
+    def outputs(self, data: Part) -> Part:
+        """What the network says, float32."""
+        with self.autocast():
+            return full_precision(self.network(data["template"], data["search"]))
+
+    def labelled_loss(self, outputs: Part, data: Part) -> tuple[torch.Tensor, Part]:
+        """Loss and statistics of labelled data."""
+        return self.objective(outputs, data["target"], labelled=True)
+
+    def rows(self, data: Part, template: str, search: str) -> dict[str, Row]:
+        """The crops with their boxes under these names, for a picture."""
+        return {template: (data["template"], None), search: (data["search"], data["target"])}
 
     def normalised(self, bbox: torch.Tensor) -> torch.Tensor:
         """Boxes in crop px, cut at the crop's border, as cxcywh fractions of the crop."""
         return xywh_to_cxcywh(clip_xywh(bbox, self.size, self.size)) / self.size
-
-    def place(self, part: Part) -> Part:
-        """The tensors of a part of a batch on the device."""
-        return {name: value.to(self.group.device, non_blocking=True) for name, value in part.items()}
-
-    def autocast(self) -> torch.autocast:
-        """bfloat16 for the network where ``train.precision`` says so."""
-        return torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._autocast)
-
-
-def full_precision(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Network outputs as float32: losses and boxes are not computed in bfloat16."""
-    return {name: value.float() for name, value in outputs.items()}

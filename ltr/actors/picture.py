@@ -10,8 +10,10 @@ from ltr.data.augment import MEAN, STD
 
 _SHOWN = 6  # samples of a batch
 
+Row = tuple[torch.Tensor, torch.Tensor | None]
 
-def contact_sheet(rows: dict[str, tuple[torch.Tensor, torch.Tensor | None]]) -> np.ndarray:
+
+def contact_sheet(rows: dict[str, Row]) -> np.ndarray:
     """A few normalised crops with their boxes, one row per kind.
 
     Args:

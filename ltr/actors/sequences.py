@@ -6,24 +6,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import nn
 
 from config.errors import UserError, nearest
 from config.settings import Settings
-from ltr.actors.base import StepResult
-from ltr.actors.pairs import full_precision
-from ltr.actors.picture import contact_sheet
+from ltr.actors.base import NetworkActor, Part, StepResult, full_precision
+from ltr.actors.picture import Row, contact_sheet
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.bbox import xywh_to_cxcywh
 from ltr.data.processing_ltr import Label, prepare
 from ltr.data.transforms import SequenceAugment
 
-Tensors = dict[str, torch.Tensor]
 
-
-class SequenceActor(ABC):
+class SequenceActor(NetworkActor, ABC):
     """Trains a network on sequences; a family says what its losses are.
 
     In evaluation mode of the network images are normalised, and not changed otherwise.
@@ -51,7 +47,8 @@ class SequenceActor(ABC):
         settings: Settings,
         group: ProcessGroup,
     ) -> None:
-        self.network, self.objective, self.group = network, dict(objective), group
+        super().__init__(network, settings, group)
+        self.objective = dict(objective)
         self.loss_weight, self.labels = dict(loss_weight), dict(labels)
         terms = [term for loss in self.objective for term in self.known_terms[loss]]
         for name in self.loss_weight:
@@ -64,41 +61,37 @@ class SequenceActor(ABC):
             gray=augment.gray, brightness=augment.brightness, mirror=settings.sequences.mirror
         )
         self._unchanged = SequenceAugment(gray=0.0, brightness=0.0, mirror=0.0)
-        self._autocast = settings.train.precision == "bfloat16"
-
-    @property
-    def plain_network(self) -> nn.Module:
-        """The network without its wrappers."""
-        network = getattr(self.network, "_orig_mod", self.network)
-        return getattr(network, "module", network)
-
-    def train(self) -> None:
-        """Put the network in training mode."""
-        self.network.train()
 
     def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
         """The loss of the sequences ``batch["sup"]``; see ``ltr.data.processing_ltr`` for its tensors."""
         data = self.prepare(batch["sup"])
-        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=self._autocast):
-            outputs = self.network(**self.inputs(data))
-        terms = self.terms(full_precision(outputs), data)
-        loss = torch.stack([weight * terms[name] for name, weight in self.loss_weight.items()]).sum()
-        stats = {"loss": loss.detach(), **{f"loss_{name}": term.detach() for name, term in terms.items()}}
-        return StepResult(loss, stats, _picture(data) if picture else None)
+        loss, stats = self.losses(self.outputs(data), data)
+        sheet = contact_sheet(sequence_rows(data, "train", "test")) if picture else None
+        return StepResult(loss, {"loss": loss.detach(), **stats}, sheet)
 
-    def prepare(self, part: Tensors) -> Tensors:
+    def prepare(self, part: Part) -> Part:
         """Network inputs and targets on the device."""
-        placed = {name: value.to(self.group.device, non_blocking=True) for name, value in part.items()}
         augment = self.augment if self.plain_network.training else self._unchanged
-        return prepare(placed, augment, self.labels)
+        return prepare(self.place(part), augment, self.labels)
 
-    def inputs(self, data: Tensors) -> Tensors:
+    def inputs(self, data: Part) -> Part:
         """The arguments of the network, by name."""
         names = ("train_images", "test_images", "train_bbox")
         return {**{name: data[name] for name in names}, "test_proposals": data["proposals"]}
 
+    def outputs(self, data: Part) -> Part:
+        """What the network says, float32."""
+        with self.autocast():
+            return full_precision(self.network(**self.inputs(data)))
+
+    def losses(self, outputs: Part, data: Part) -> tuple[torch.Tensor, Part]:
+        """The weighted loss, and its terms, detached."""
+        terms = self.terms(outputs, data)
+        loss = torch.stack([weight * terms[name] for name, weight in self.loss_weight.items()]).sum()
+        return loss, {f"loss_{name}": term.detach() for name, term in terms.items()}
+
     @abstractmethod
-    def terms(self, outputs: Tensors, data: Tensors) -> Tensors:
+    def terms(self, outputs: Part, data: Part) -> Part:
         """The terms of the loss before weighting, scalars.
 
         Args:
@@ -107,12 +100,10 @@ class SequenceActor(ABC):
         """
 
 
-def _picture(data: Tensors) -> np.ndarray:
-    """The first train and test frames of some sequences, with the target's box."""
-    return contact_sheet(
-        {
-            kind: (images[0], xywh_to_cxcywh(data[f"{kind}_bbox"][0]) / images.shape[-1])
-            for kind in ("train", "test")
-            for images in [data[f"{kind}_images"]]
-        }
-    )
+def sequence_rows(data: Part, train: str, test: str) -> dict[str, Row]:
+    """The first train and test frames of some sequences with the target's box, under these names, for a picture."""
+    return {
+        name: (images[0], xywh_to_cxcywh(data[f"{kind}_bbox"][0]) / images.shape[-1])
+        for name, kind in ((train, "train"), (test, "test"))
+        for images in [data[f"{kind}_images"]]
+    }

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from config.settings import Settings
-from ltr.actors.base import Objective, StepResult
-from ltr.actors.pairs import PairActor, Part, full_precision
+from ltr.actors.base import Objective, Part, StepResult, full_precision
+from ltr.actors.pairs import PairActor
 from ltr.actors.picture import contact_sheet
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.augment import normalise
@@ -58,23 +58,16 @@ class SparseActor(PairActor):
 
         bbox, confidence = self.teach(unsup)
         accepted = confidence >= self.threshold
-        self._found.append(
-            torch.cat([_columns(unsup, accepted), bbox.double(), confidence.double()[:, None]], 1)
-        )
+        self._record(unsup, accepted, bbox, confidence)
         taken, shown, boxes, order = self.refilled(unsup, bbox, accepted)
-        relay, aug, pseudo = self.unlabelled(shown, boxes, order)
 
-        template, search, target = self.labelled(sup)
-        count = len(target)
-        with self.autocast():
-            outputs = full_precision(self.network(torch.cat([template, relay]), torch.cat([search, aug])))
-        weight = taken.expand(len(pseudo))
-        loss_sup, stats = self.objective(_part(outputs, slice(count)), target, labelled=True)
-        loss_unsup, pseudo_stats = self.objective(
-            _part(outputs, slice(count, None)), pseudo, labelled=False, weight=weight
-        )
+        labelled, pseudo = self.labelled(sup), self.unlabelled(shown, boxes, order)
+        outputs_sup, outputs_unsup = self.together(labelled, pseudo)
+        loss_sup, stats = self.labelled_loss(outputs_sup, labelled)
+        loss_unsup, pseudo_stats = self.pseudo_loss(outputs_unsup, pseudo, taken)
 
-        share = taken * len(pseudo)  # 0 where nothing at all was accepted
+        count = len(sup["index"])
+        share = taken * len(unsup["index"])  # 0 where nothing at all was accepted
         loss = (count * loss_sup + share * loss_unsup) / (count + share)
         nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
         stats = {
@@ -82,22 +75,12 @@ class SparseActor(PairActor):
             **stats,
             "loss_unsup": loss_unsup.detach(),
             "acceptance": accepted.float().mean(),
+            **{f"pseudo_{name}": torch.where(taken > 0, v, nothing) for name, v in pseudo_stats.items()},
         }
-        stats |= {
-            f"pseudo_{name}": torch.where(weight[0] > 0, value, nothing)
-            for name, value in pseudo_stats.items()
-        }
-        sheet = None
-        if picture:
-            sheet = contact_sheet(
-                {
-                    "template": (template, None),
-                    "search": (search, target),
-                    "relay": (relay, None),
-                    "aug": (aug, pseudo),
-                }
-            )
-        return StepResult(loss, stats, sheet)
+        rows = (
+            self.rows(labelled, "template", "search") | self.rows(pseudo, "relay", "aug") if picture else {}
+        )
+        return StepResult(loss, stats, contact_sheet(rows) if picture else None)
 
     @torch.no_grad()
     def teach(self, unsup: Part) -> tuple[torch.Tensor, torch.Tensor]:
@@ -132,10 +115,8 @@ class SparseActor(PairActor):
         return everywhere.any().float(), shown, self.group.gather_rows(bbox), order
 
     @torch.no_grad()
-    def unlabelled(
-        self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Augmented relay and aug crops with the pseudo boxes (cxcywh_norm) of the aug crop, in ``order``."""
+    def unlabelled(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> Part:
+        """Augmented relay and aug crops as ``labelled`` data, with boxes ``[B, 4]`` of the image, in ``order``."""
         in_aug = box_to_crop(bbox, unsup["aug_extract"], unsup["aug_factor"], self.size).float()
         relay, aug, in_aug = self.augment.unlabelled_pair(
             unsup["relay"][order],
@@ -144,7 +125,25 @@ class SparseActor(PairActor):
             unsup["aug_mean"][order],
             unsup["draws"],
         )
-        return relay, aug, self.normalised(in_aug)
+        return {"template": relay, "search": aug, "target": self.normalised(in_aug)}
+
+    def together(self, labelled: Part, pseudo: Part) -> tuple[Part, Part]:
+        """What the student says of both, in one call: its batch norms see them together."""
+        count = len(labelled["target"])
+        outputs = self.outputs({name: torch.cat([labelled[name], pseudo[name]]) for name in labelled})
+        first, rest = slice(count), slice(count, None)
+        return {k: v[first] for k, v in outputs.items()}, {k: v[rest] for k, v in outputs.items()}
+
+    def pseudo_loss(self, outputs: Part, data: Part, taken: torch.Tensor) -> tuple[torch.Tensor, Part]:
+        """Loss and statistics of pseudo labels; ``taken`` is 0 where nothing was accepted: then the loss is 0."""
+        weight = taken.expand(len(data["target"]))
+        return self.objective(outputs, data["target"], labelled=False, weight=weight)
+
+    def _record(
+        self, unsup: Part, accepted: torch.Tensor, bbox: torch.Tensor, confidence: torch.Tensor
+    ) -> None:
+        columns = torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()
+        self._found.append(torch.cat([columns, bbox.double(), confidence.double()[:, None]], 1))
 
     def take_records(self) -> np.ndarray:
         """The accepted pseudo labels since the last call, as ``RECORD`` rows."""
@@ -174,11 +173,3 @@ def refill_order(accepted: torch.Tensor) -> torch.Tensor:
     first = torch.argsort(~accepted, stable=True)
     slot = torch.arange(len(accepted), device=accepted.device)
     return first[slot % torch.where(accepted.any(), accepted.sum(), len(accepted))]
-
-
-def _part(outputs: dict[str, torch.Tensor], rows: slice) -> dict[str, torch.Tensor]:
-    return {name: value[rows] for name, value in outputs.items()}
-
-
-def _columns(unsup: Part, accepted: torch.Tensor) -> torch.Tensor:
-    return torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from config.settings import Settings
-from ltr.actors.base import StepResult
-from ltr.actors.pairs import Part, full_precision
-from ltr.actors.picture import contact_sheet
+from ltr.actors.base import Part
+from ltr.actors.picture import Row
+from ltr.actors.sequences import sequence_rows
 from ltr.actors.sparse import SparseActor
 from ltr.actors.tracking import DiMPActor
 from ltr.admin.process_group import ProcessGroup
 from ltr.data.adaptive_crop import boxes_to_crop, boxes_to_image
 from ltr.data.augment import normalise
-from ltr.data.bbox import clip_xywh, xywh_to_cxcywh
+from ltr.data.bbox import clip_xywh
 from ltr.data.sparse_sequences import proposals_about
 from ltr.models.bbreg.refine import by_autograd, climb, highest, peaks, starting_boxes
 from ltr.models.tracking.dimp import STRIDE, DiMPnet
@@ -59,44 +57,6 @@ class SparseDiMPActor(SparseActor):
         self.learner = learner
         self.min_iou = settings.sequences.proposals.min_iou
 
-    def __call__(self, batch: dict[str, Any], picture: bool = False) -> StepResult:
-        """The loss of one batch; without an unsupervised part it is that of the labelled pairs."""
-        labelled = self.labelled_sequences(self.place(batch["sup"]))
-        if "unsup" not in batch:
-            loss, stats = self.losses(self.outputs(labelled), labelled)
-            sheet = contact_sheet(_rows(labelled, "template", "search")) if picture else None
-            return StepResult(loss, {"loss": loss.detach(), **stats}, sheet)
-        unsup = self.place(batch["unsup"])
-
-        bbox, confidence = self.teach(unsup)
-        accepted = confidence >= self.threshold
-        columns = torch.stack([accepted, unsup["index"], unsup["row"], unsup["frame"]], 1).double()
-        self._found.append(torch.cat([columns, bbox, confidence.double()[:, None]], 1))
-        taken, shown, boxes, order = self.refilled(unsup, bbox, accepted)
-        pseudo = self.pseudo_sequences(shown, boxes, order)
-
-        count, share = labelled["test_bbox"].shape[1], pseudo["test_bbox"].shape[1]
-        both = {name: torch.cat([labelled[name], pseudo[name]], 1) for name in labelled}
-        outputs = self.outputs(both)
-        loss_sup, stats = self.losses(_part(outputs, slice(count)), labelled)
-        loss_unsup, pseudo_stats = self.losses(_part(outputs, slice(count, None)), pseudo)
-
-        loss_unsup = loss_unsup * taken
-        weight = taken * share  # 0 where nothing at all was accepted
-        loss = (count * loss_sup + weight * loss_unsup) / (count + weight)
-        nothing = torch.full_like(loss.detach(), torch.nan)  # left out of the epoch's mean
-        stats = {
-            "loss": loss.detach(),
-            **stats,
-            "loss_unsup": loss_unsup.detach(),
-            "acceptance": accepted.float().mean(),
-            **{f"pseudo_{name}": torch.where(taken > 0, v, nothing) for name, v in pseudo_stats.items()},
-        }
-        sheet = None
-        if picture:
-            sheet = contact_sheet(_rows(labelled, "template", "search") | _rows(pseudo, "relay", "aug"))
-        return StepResult(loss, stats, sheet)
-
     @torch.no_grad()
     def teach(self, unsup: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """The teacher's boxes float64 ``[B, 4]`` (xywh in image px, cut at the image's border) and predicted IoUs ``[B]``."""
@@ -127,13 +87,13 @@ class SparseDiMPActor(SparseActor):
         bbox = clip_xywh(boxes_to_image(in_crop, unsup["unlabeled_rectangle"], side), width, height)
         return bbox, ((top + 1) / 2).clamp(0, 1)
 
-    def labelled_sequences(self, sup: Part) -> Part:
+    def labelled(self, sup: Part) -> Part:
         """Labelled pairs as the learner's data: the template is the train frame, the search crop the test frame."""
         template, search = self.augment.pair(sup["template"], sup["search"], sup["draws"])
         return self._data(template, sup["template_bbox"], search, sup["search_bbox"], sup["noise"])
 
     @torch.no_grad()
-    def pseudo_sequences(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> Part:
+    def unlabelled(self, unsup: Part, bbox: torch.Tensor, order: torch.Tensor) -> Part:
         """Augmented relay and aug crops as the learner's data, with boxes ``[B, 4]`` of the image, in ``order``."""
         side = torch.full_like(bbox[:, :2], self.size)
         in_aug = boxes_to_crop(bbox, unsup["aug_rectangle"], side).float()
@@ -150,15 +110,27 @@ class SparseDiMPActor(SparseActor):
 
     def outputs(self, data: Part) -> Part:
         """What the student says, float32; see ``DiMPnet``."""
-        with self.autocast():
-            return full_precision(self.network(**self.learner.inputs(data)))
+        return self.learner.outputs(data)
 
-    def losses(self, outputs: Part, data: Part) -> tuple[torch.Tensor, Part]:
+    def labelled_loss(self, outputs: Part, data: Part) -> tuple[torch.Tensor, Part]:
         """The weighted loss and its terms, detached."""
-        terms = self.learner.terms(outputs, data)
-        weights = self.learner.loss_weight
-        loss = torch.stack([weight * terms[name] for name, weight in weights.items()]).sum()
-        return loss, {f"loss_{name}": term.detach() for name, term in terms.items()}
+        return self.learner.losses(outputs, data)
+
+    def together(self, labelled: Part, pseudo: Part) -> tuple[Part, Part]:
+        """What the student says of both, in one call: its batch norms see them together."""
+        count = labelled["test_bbox"].shape[1]
+        outputs = self.outputs({name: torch.cat([labelled[name], pseudo[name]], 1) for name in labelled})
+        first, rest = (_sequences(outputs, part) for part in (slice(count), slice(count, None)))
+        return first, rest
+
+    def pseudo_loss(self, outputs: Part, data: Part, taken: torch.Tensor) -> tuple[torch.Tensor, Part]:
+        """As ``labelled_loss``; 0 where ``taken`` is 0."""
+        loss, stats = self.learner.losses(outputs, data)
+        return loss * taken, stats
+
+    def rows(self, data: Part, template: str, search: str) -> dict[str, Row]:
+        """Train and test frames with their boxes under these names, for a picture."""
+        return sequence_rows(data, template, search)
 
     def _data(
         self,
@@ -182,16 +154,7 @@ class SparseDiMPActor(SparseActor):
         return {name: value[None] for name, value in data.items()}
 
 
-def _part(outputs: Part, sequences: slice) -> Part:
+def _sequences(outputs: Part, part: slice) -> Part:
     """The outputs of some of the sequences."""
     scores, proposals = outputs["target_scores"], outputs["proposal_scores"]
-    return {"target_scores": scores[:, :, sequences], "proposal_scores": proposals[:, sequences]}
-
-
-def _rows(data: Part, train: str, test: str) -> dict[str, tuple[torch.Tensor, torch.Tensor | None]]:
-    """Train and test frames with their boxes, for a picture."""
-    return {
-        name: (images[0], xywh_to_cxcywh(data[f"{kind}_bbox"][0]) / images.shape[-1])
-        for name, kind in ((train, "train"), (test, "test"))
-        for images in [data[f"{kind}_images"]]
-    }
+    return {"target_scores": scores[:, :, part], "proposal_scores": proposals[:, part]}

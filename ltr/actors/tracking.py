@@ -7,7 +7,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from ltr.actors.sequences import SequenceActor, Tensors
+from ltr.actors.base import Part
+from ltr.actors.sequences import SequenceActor
 
 HINGE_TERMS = ("test_clf", "test_init_clf", "test_iter_clf")
 DENSITY_TERMS = ("clf_ce", "clf_ce_init", "clf_ce_iter")
@@ -23,12 +24,12 @@ class DiMPActor(SequenceActor):
 
     known_terms: ClassVar = {"iou": ("iou",), "test_clf": HINGE_TERMS}
 
-    def inputs(self, data: Tensors) -> Tensors:
+    def inputs(self, data: Part) -> Part:
         """As for all sequences; the labels of train frames where the network takes them from outside."""
         given = super().inputs(data)
         return given | {"train_label": data["train_label"]} if "train_label" in self.labels else given
 
-    def terms(self, outputs: Tensors, data: Tensors) -> Tensors:
+    def terms(self, outputs: Part, data: Part) -> Part:
         """``iou`` of the proposals and the classifier's three terms."""
         iou = self.objective["iou"](outputs["proposal_scores"], data["proposal_iou"])
         scores, label = outputs["target_scores"], data["test_label"]
@@ -44,7 +45,7 @@ class KLDiMPActor(DiMPActor):
 
     known_terms: ClassVar = {"bb_ce": ("bb_ce",), "clf_ce": DENSITY_TERMS, "test_clf": HINGE_TERMS}
 
-    def terms(self, outputs: Tensors, data: Tensors) -> Tensors:
+    def terms(self, outputs: Part, data: Part) -> Part:
         """``bb_ce`` of the proposals and the terms of the classifiers that there is an objective for."""
         densities = data["proposal_density"], data["gt_density"]
         found = {"bb_ce": self.objective["bb_ce"](outputs["proposal_scores"], *densities)}
@@ -59,7 +60,7 @@ class KLDiMPActor(DiMPActor):
 
 def classification_terms(
     loss: nn.Module, scores: torch.Tensor, label: torch.Tensor, names: tuple[str, ...]
-) -> Tensors:
+) -> Part:
     """The loss of the filters along the optimiser's way.
 
     Args:

@@ -118,7 +118,7 @@ def test_confident_boxes_are_recorded_in_the_image_and_learned_in_the_aug_crop(s
     assert result.stats["acceptance"].item() == pytest.approx(3 / 5)
 
     order = torch.tensor([0, 2, 4, 0, 2])
-    data = actor.pseudo_sequences(unsup, bbox, order)
+    data = actor.unlabelled(unsup, bbox, order)
     expected = boxes_to_crop(bbox, unsup["aug_rectangle"], SIDES)[order].float()
     torch.testing.assert_close(data["test_bbox"][0], expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(data["train_bbox"][0], unsup["relay_bbox"][order])
@@ -187,7 +187,7 @@ def test_a_mirrored_target_stays_in_its_box(step):
     unsup["aug"] = torch.zeros(B, SIZE, SIZE, 3, dtype=torch.uint8)
     unsup["aug"][:, 30:54, 20:36] = WHITE
     bbox = boxes_to_image(in_aug, unsup["aug_rectangle"], SIDES)
-    data = actor.pseudo_sequences(unsup, bbox, torch.arange(B))
+    data = actor.unlabelled(unsup, bbox, torch.arange(B))
     torch.testing.assert_close(
         data["test_bbox"][0, 0], torch.tensor([SIZE - 36.0, 30.0, 16.0, 24.0]), atol=1e-3, rtol=0
     )
