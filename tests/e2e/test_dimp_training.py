@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -18,7 +14,7 @@ import torch
 from config.errors import UserError
 from ltr.admin.train import train, variant_settings
 from ltr.train_settings.common import save_untrained
-from tests.e2e.test_chain import UserFolder
+from tests.e2e.user_folder import FEW_ITERATIONS, UserFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -47,15 +43,8 @@ class DimpFolder(UserFolder):
     """A user's folder for one variant."""
 
     def __init__(self, folder: Path, sequences: Path, variant: str = "dimp_demo", **settings: str) -> None:
-        super().__init__(folder, sequences)
-        self.variant, self.settings = variant, {**TINY, **settings}
-        self.checkpoints = self.var / "checkpoints/ltr/dimp" / variant
-
-    def train(self) -> None:
-        self.ok("scripts/run_training.py", "dimp", self.variant)
-
-    def log(self) -> list[dict]:
-        return [json.loads(line) for line in (self.checkpoints / "train.jsonl").read_text().splitlines()]
+        super().__init__(folder, sequences, "dimp", variant)
+        self.settings = {**TINY, **settings}
 
     def net(self, epoch: int) -> dict[str, torch.Tensor]:
         return torch.load(self.checkpoints / f"DiMPnet_ep{epoch:04d}_s.pth.tar", weights_only=True)["net"]
@@ -80,39 +69,18 @@ def test_training_learns_and_looks_at_other_videos_every_second_epoch(undisturbe
     assert (undisturbed.checkpoints / "inputs/ep0004.png").stat().st_size > 1000
 
 
-def test_one_key_tests_and_evaluates_what_was_trained(undisturbed):
-    out = undisturbed.ok(
-        "scripts/onekey.py", "--train", "--test", "--eval", "--module", "dimp", "--arch", "dimp50",
-        "--variant", undisturbed.variant, "--interval", "1", "--start_epoch", "4", "--end_epoch", "4",
-        "--dataset", "OTB100", "--ts_tag", "s", "--device", "cpu",
-        "--set", "tracker.refine_iterations", "1", "--set", "tracker.initial_iterations", "2",
-    )  # fmt: skip
+@pytest.mark.parametrize("dataset", ["OTB100", "VOT2018"])
+def test_one_key_tests_and_evaluates_what_was_trained(undisturbed, dataset):
+    out = undisturbed.one_key("--train", *FEW_ITERATIONS, arch="dimp50", dataset=dataset, epoch=4, part="s")
     assert "trained already" in out
-    assert re.search(rf"{undisturbed.variant}_ep0004_s\s+0\.\d+", out)
-    folder = undisturbed.var / f"results/OTB100/{undisturbed.variant}_ep0004_s"
-    lines = {path.stem: len(path.read_text().splitlines()) for path in folder.glob("*.txt")}
-    assert lines == {"Crossing": 120, "David": 471, "DragonBaby": 113}
+    check = {"OTB100": undisturbed.check_otb, "VOT2018": undisturbed.check_resets}[dataset]
+    check(out, 4, "s")
 
 
 @pytest.mark.faults
 def test_a_killed_run_ends_as_if_nothing_had_happened(undisturbed, shared, tmp_path):
     place = DimpFolder(tmp_path, shared("sequences"))
-    process = subprocess.Popen(
-        place.command("scripts/run_training.py", "dimp", place.variant),
-        env=place.env,
-        cwd=place.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    manifest, deadline = place.checkpoints / "DiMPnet_ep0002.json", time.monotonic() + 120
-    while not manifest.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    running = process.poll() is None
-    if running:
-        os.killpg(process.pid, signal.SIGKILL)
-    _, errors = process.communicate()
-    assert manifest.exists() and running, errors.decode()[-3000:]
+    place.train_until(lambda: place.saved(2))
     place.train()
     expected, found = undisturbed.outcome(), place.outcome()
     assert expected.keys() == found.keys()
@@ -134,12 +102,7 @@ def test_two_processes_learn_what_one_does(shared, tmp_path):
     settings = {"objective.iou": "0.0", "train.epochs": "1", "validation.interval": "1", "data.workers": "0"}
     one, two = (DimpFolder(tmp_path / name, shared("sequences"), **settings) for name in ("one", "two"))
     one.train()
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = two.command("scripts/run_training.py", "dimp", two.variant, "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, *launch, *command[1:]], env=two.env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    two.train_in_processes(2)
     [expected], [found] = one.log(), two.log()
     for name in ("loss", "loss_test_clf", "loss_test_init_clf", "val_loss", "val_loss_test_iter_clf"):
         assert found[name] == pytest.approx(expected[name], rel=1e-3), name

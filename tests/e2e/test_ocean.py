@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +10,7 @@ import torch
 
 from ltr.data.sampler_state import SamplerState
 from ltr.models.registry import build_network
-from tests.e2e.test_chain import DATASETS, UserFolder
+from tests.e2e.user_folder import DATASETS, UserFolder
 
 VARIANT = "spot_ocean_003"
 THAW, EPOCHS = 3, 4
@@ -46,8 +40,7 @@ class OceanFolder(UserFolder):
     """A user's folder with a file of backbone weights; ``common`` holds what several folders share."""
 
     def __init__(self, folder: Path, sequences: Path, common: Path) -> None:
-        super().__init__(folder, sequences)
-        self.checkpoints = self.var / "checkpoints/ltr/spot" / VARIANT
+        super().__init__(folder, sequences, "spot", VARIANT)
         self.weights = common / "pretrain" / "imagenet_pretrain.model"
         self.shared = {
             "paths.sampling_results": str(common / "key_frames"),
@@ -67,10 +60,6 @@ class OceanFolder(UserFolder):
         net = torch.load(path, weights_only=True)["net"]
         prefix = "features.features."
         return {name.removeprefix(prefix): value for name, value in net.items() if name.startswith(prefix)}
-
-    def state(self, variant: str = VARIANT) -> Path:
-        """The sampler state that a run has left."""
-        return self.var / "records" / f"sampler_state_{variant}.json"
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +81,8 @@ def trained(shared, common, tmp_path_factory) -> tuple[OceanFolder, str]:
 def test_one_key_trains_tests_and_evaluates(trained):
     place, out = trained
     for epoch in (3, 4):
-        folder = place.var / f"results/OTB100/{VARIANT}_ep{epoch:04d}_t"
-        lines = {path.stem: len(path.read_text().splitlines()) for path in folder.glob("*.txt")}
-        assert lines == {"Crossing": 120, "David": 471, "DragonBaby": 113}
-        assert re.search(rf"{VARIANT}_ep{epoch:04d}_t.*0\.\d+", out)
-    log = [json.loads(line) for line in (place.checkpoints / "train.jsonl").read_text().splitlines()]
+        place.check_otb(out, epoch, "t")
+    log = place.log()
     assert [line["stage"] for line in log] == ["burn-in"] * 2 + ["sparse"] * 2
     assert log[-1]["explored"] > log[0]["explored"] and 0 < log[-1]["acceptance"] <= 1
     assert {"loss_ce", "loss_bbox", "loss_align", "loss_iou_pred", "pseudo_loss_align"} <= log[-1].keys()
@@ -123,42 +109,17 @@ def test_a_run_killed_on_both_sides_of_the_thaw_ends_as_if_nothing_had_happened(
 ):
     place = OceanFolder(tmp_path / "killed", shared("sequences"), common)
     for epoch in (THAW - 1, THAW):
-        kill_after(place, epoch)
-    place.ok("scripts/run_training.py", "spot", VARIANT)
+        place.train_until(lambda epoch=epoch: place.saved(epoch))
+    place.train()
     expected, found = trained[0].outcome(), place.outcome()
     assert expected.keys() == found.keys()
     for name in expected:
         assert found[name] == expected[name], name
 
 
-def kill_after(place: OceanFolder, epoch: int) -> None:
-    """Train, and SIGKILL the run and its workers soon after the checkpoint of ``epoch``."""
-    process = subprocess.Popen(
-        place.command("scripts/run_training.py", "spot", VARIANT),
-        env=place.env,
-        cwd=place.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    manifest, deadline = place.checkpoints / f"Ocean_ep{epoch:04d}.json", time.monotonic() + 120
-    while not manifest.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(0.05)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    _, errors = process.communicate()
-    assert manifest.exists(), errors.decode()[-3000:]
-
-
 def test_two_processes_train_through_the_thaw(trained, shared, common, tmp_path):
     place = OceanFolder(tmp_path, shared("sequences"), common)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = place.command("scripts/run_training.py", "spot", VARIANT, "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, *launch, *command[1:]], env=place.env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    place.train_in_processes(2)
     assert json.loads(place.state().read_text()).keys() == json.loads(trained[0].state().read_text()).keys()
     frozen, thawed = place.body(THAW - 1), place.body(EPOCHS)
     assert torch.equal(frozen["conv1.weight"], thawed["conv1.weight"])
@@ -169,8 +130,8 @@ def test_transt_and_ocean_read_each_others_sampler_state(trained, shared, common
     ocean = trained[0].state()
     place = UserFolder(tmp_path / "transt", shared("sequences"))
     place.settings |= trained[0].shared | {"train.epochs": "2", "train.burn_in_epochs": "1"}
-    place.ok("scripts/run_training.py", "spot", "spot_transt_003")
-    transt = place.var / "records" / "sampler_state_spot_transt_003.json"
+    place.train()
+    transt = place.state()
     states = [SamplerState.from_json(path, tmp_path / f"{i}.bin") for i, path in enumerate((ocean, transt))]
     assert states[0].fingerprint() == states[1].fingerprint()
     for path, state in zip((ocean, transt), states):

@@ -7,7 +7,7 @@ import shutil
 
 import cv2
 
-from tests.e2e.test_chain import UserFolder
+from tests.e2e.user_folder import UserFolder
 
 
 def test_videos_without_ground_truth_train_a_tracker(shared, tmp_path):

@@ -1,19 +1,14 @@
-"""Sparse DiMP through the command line on real video: burn-in, sparse stage, sampler state, kill, resume."""
+"""Sparse DiMP through the command line on real video: both stages, sampler state, kill, resume, test, evaluate."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from ltr.data.sampler_state import SamplerState
-from tests.e2e.test_chain import DATASETS, UserFolder
+from tests.e2e.user_folder import DATASETS, FEW_ITERATIONS, UserFolder
 
 VARIANT = "spot_dimp50_003"
 BURN_IN, EPOCHS = 2, 4
@@ -43,13 +38,8 @@ class DiMPFolder(UserFolder):
     """A user's folder; key frames lie in ``common``, which several folders share."""
 
     def __init__(self, folder: Path, sequences: Path, common: Path) -> None:
-        super().__init__(folder, sequences)
-        self.checkpoints = self.var / "checkpoints/ltr/spot" / VARIANT
+        super().__init__(folder, sequences, "spot", VARIANT)
         self.settings = {**TINY, "paths.sampling_results": str(common / "key_frames")}
-
-    def state(self) -> Path:
-        """The sampler state that a run has left."""
-        return self.var / "records" / f"sampler_state_{VARIANT}.json"
 
 
 @pytest.fixture(scope="module")
@@ -58,15 +48,31 @@ def common(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def trained(shared, common, tmp_path_factory) -> DiMPFolder:
-    """A run that nothing disturbed."""
+def from_training_to_table(shared, common, tmp_path_factory) -> tuple[DiMPFolder, str]:
+    """A run that nothing disturbed, tested and evaluated with the same command, and what it printed."""
     place = DiMPFolder(tmp_path_factory.mktemp("undisturbed"), shared("sequences"), common)
-    place.ok("scripts/run_training.py", "spot", VARIANT)
-    return place
+    out = place.one_key("--train", *FEW_ITERATIONS, arch="dimp", dataset="OTB100", epoch=EPOCHS, part="t")
+    return place, out
+
+
+@pytest.fixture(scope="module")
+def trained(from_training_to_table) -> DiMPFolder:
+    return from_training_to_table[0]
+
+
+def test_one_key_trains_tests_and_evaluates(from_training_to_table):
+    place, out = from_training_to_table
+    place.check_otb(out, EPOCHS, "t")
+
+
+def test_one_key_runs_vot_with_resets(trained):
+    out = trained.one_key("--train", *FEW_ITERATIONS, arch="dimp", dataset="VOT2018", epoch=EPOCHS, part="t")
+    assert "trained already" in out
+    trained.check_resets(out, EPOCHS, "t")
 
 
 def test_both_stages_train_and_explore(trained):
-    log = [json.loads(line) for line in (trained.checkpoints / "train.jsonl").read_text().splitlines()]
+    log = trained.log()
     assert [line["stage"] for line in log] == ["burn-in"] * BURN_IN + ["sparse"] * (EPOCHS - BURN_IN)
     terms = {"loss_iou", "loss_test_clf", "loss_test_init_clf", "loss_test_iter_clf"}
     assert terms <= log[0].keys() and {f"pseudo_{term}" for term in terms} <= log[-1].keys()
@@ -101,48 +107,19 @@ def test_the_sampler_state_is_in_the_published_format(trained, tmp_path):
 def test_a_run_killed_in_both_stages_ends_as_if_nothing_had_happened(trained, shared, common, tmp_path):
     place = DiMPFolder(tmp_path / "killed", shared("sequences"), common)
     for epoch in (BURN_IN - 1, BURN_IN + 1):
-        kill_after(place, epoch)
-    place.ok("scripts/run_training.py", "spot", VARIANT)
+        place.train_until(lambda epoch=epoch: place.saved(epoch))
+    place.train()
     expected, found = trained.outcome(), place.outcome()
     assert expected.keys() == found.keys()
     for name in expected:
         assert found[name] == expected[name], name
 
 
-def kill_after(place: DiMPFolder, epoch: int) -> None:
-    """Train, and SIGKILL the run and its workers soon after the checkpoint of ``epoch``."""
-    process = subprocess.Popen(
-        place.command("scripts/run_training.py", "spot", VARIANT),
-        env=place.env,
-        cwd=place.folder,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
-    manifest, deadline = place.checkpoints / f"DiMPnet_ep{epoch:04d}.json", time.monotonic() + 120
-    while not manifest.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    time.sleep(0.05)
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    _, errors = process.communicate()
-    assert manifest.exists(), errors.decode()[-3000:]
-
-
 def test_two_processes_train_one_network_on_the_same_samples(trained, shared, common, tmp_path):
     place = DiMPFolder(tmp_path, shared("sequences"), common)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    command = place.command("scripts/run_training.py", "spot", VARIANT, "--device", "cpu")
-    done = subprocess.run(
-        [sys.executable, *launch, *command[1:]], env=place.env, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    place.train_in_processes(2)
     assert json.loads(place.state().read_text()).keys() == json.loads(trained.state().read_text()).keys()
-    logs = [
-        [json.loads(line) for line in (run.checkpoints / "train.jsonl").read_text().splitlines()]
-        for run in (trained, place)
-    ]
-    alone, together = logs[0], logs[1]
+    alone, together = trained.log(), place.log()
     assert [line["stage"] for line in alone] == [line["stage"] for line in together]
     # The IoU network normalises over a process's share of the batch; the classifier sees each sequence alone.
     assert together[0]["loss_test_clf"] == pytest.approx(alone[0]["loss_test_clf"], rel=0.05)
