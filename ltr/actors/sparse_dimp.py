@@ -21,14 +21,16 @@ from ltr.models.tracking.dimp import STRIDE, DiMPnet
 from ltr.ops.constant import constant
 
 RATIOS = (0.8, 1.0, 1.25)  # of the coarse box's sides: where the teacher's boxes begin
-CLIMBS, STEP = 5, 1.0  # iterations and step with which the family's trackers refine boxes
+CLIMBS, STEP = 10, 1.0  # iterations and step of refinement; PrDiMP's and SuperDiMP's trackers take as many
 
 
 class SparseDiMPActor(SparseActor):
     """One sparse step of DiMP; what is accepted, recorded and averaged is that of ``SparseActor``.
 
     The teacher learns a filter on the key crop, takes the highest cell of the unlabeled crop, and lets boxes about
-    it climb to where its IoU network scores them highest; that score is the confidence. The student learns its
+    it climb to where its IoU network scores them highest. Their mean is the box; their mean predicted IoU times the
+    score of the cell is the confidence. The best one of them would be the one whose IoU is most over-estimated
+    (docs/sparse_dimp.md has the figures). The student learns its
     filter on the relay crop and is judged on the aug crop: by the label map of the pseudo box and by the IoU of
     proposals about it, beside labelled pairs as train and test frames. Batches: ``ltr.data.sparse_sequences``.
 
@@ -59,7 +61,7 @@ class SparseDiMPActor(SparseActor):
 
     @torch.no_grad()
     def teach(self, unsup: Part) -> tuple[torch.Tensor, torch.Tensor]:
-        """The teacher's boxes float64 ``[B, 4]`` (xywh in image px, cut at the image's border) and predicted IoUs ``[B]``."""
+        """The teacher's boxes float64 ``[B, 4]`` (xywh in image px, cut at the image's border) and confidences ``[B]``."""
         coarse = unsup["unlabeled_bbox"]
         with self.autocast():
             network = self.teacher
@@ -80,12 +82,12 @@ class SparseDiMPActor(SparseActor):
             most=2.0,
         )
         boxes, raised = highest(way)
-        top, best = raised.max(1)
-        in_crop = boxes.gather(1, best[:, None, None].expand(-1, 1, 4))[:, 0].double()
+        in_crop = boxes.mean(1).double()
         side = torch.full_like(in_crop[:, :2], self.size)
         width, height = unsup["image_size"].double().unbind(-1)
         bbox = clip_xywh(boxes_to_image(in_crop, unsup["unlabeled_rectangle"], side), width, height)
-        return bbox, ((top + 1) / 2).clamp(0, 1)
+        iou = ((raised.mean(1) + 1) / 2).clamp(0, 1)
+        return bbox, iou * scores.flatten(1).amax(1).clamp(0, 1)
 
     def labelled(self, sup: Part) -> Part:
         """Labelled pairs as the learner's data: the template is the train frame, the search crop the test frame."""

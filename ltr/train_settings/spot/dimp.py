@@ -44,7 +44,7 @@ def configure(settings: Settings) -> None:
     settings.train.epochs, settings.train.burn_in_epochs, settings.train.iterations = 100, 25, 1000
     settings.train.batch_size_sup, settings.train.batch_size_unsup = 8, 24
     settings.optim.drop_epoch = 30
-    settings.sparse.confidence_threshold = 0.85
+    settings.sparse.confidence_threshold = 0.4
     settings.sparse.window_penalty = 0.30
 
 

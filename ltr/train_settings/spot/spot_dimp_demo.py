@@ -24,5 +24,5 @@ def configure(settings: Settings) -> None:
     settings.optim.name, settings.optim.schedule = "adamw", "onecycle"
     settings.optim.lr = settings.optim.backbone_lr = 1e-3
     settings.optim.clip_norm = 1.0
-    settings.sparse.confidence_threshold = 0.85
-    settings.sparse.keep_rate = 0.98
+    settings.sparse.confidence_threshold = 0.3
+    settings.sparse.keep_rate = 0.95
