@@ -113,7 +113,7 @@ def get_defaults() -> Settings:
     s.optim.unfreeze_stages = []  # of the backbone, trained from then on ("layer3")
 
     s.sparse = Settings()
-    s.sparse.confidence_threshold = 0.85  # predicted IoU from which a box becomes a pseudo label
+    s.sparse.confidence_threshold = 0.85  # confidence (predicted IoU) from which a box becomes a pseudo label
     s.sparse.window_penalty = 0.40  # weight of the Hann window in the teacher's score map
     s.sparse.propagating_step = 1  # frames beyond the explored ones that may be tried
     s.sparse.interpolation_limit = 4  # frames between which a coarse box is interpolated

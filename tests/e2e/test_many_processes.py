@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_chain import UserFolder
+from tests.e2e.user_folder import UserFolder
 
 SETTINGS = {
     "data.datasets": "LaSOT:train",
