@@ -54,11 +54,15 @@ def test_200_epochs(place, undisturbed):
         "train.image_interval": "0",
         "data.workers": "1",
     }
+    # The allocator gives back what is free: its reserves vary by 1 MB, a leak of 5 KB per epoch in this run.
+    frugal = {"MALLOC_TRIM_THRESHOLD_": "0", "MALLOC_TOP_PAD_": "0", "MALLOC_MMAP_THRESHOLD_": "65536"}
     log, said = place.checkpoints / "train.jsonl", place.folder / "said"
     command = [sys.executable, str(ROOT / "scripts/run_training.py"), *place.training_words()]
     seen: dict[int, list[tuple[float, int]]] = {}
     with said.open("w") as file:
-        training = subprocess.Popen(command, env=os.environ | place.environment(), stdout=file, stderr=file)
+        training = subprocess.Popen(
+            command, env=os.environ | place.environment() | frugal, stdout=file, stderr=file
+        )
     while training.poll() is None:
         try:
             epoch = log.read_bytes().count(b"\n") if log.exists() else 0
@@ -71,7 +75,9 @@ def test_200_epochs(place, undisturbed):
     for first, last in ((WARM_UP, BURN_IN), (BURN_IN + WARM_UP, EPOCHS)):
         epochs = [epoch for epoch in range(first, last) if epoch in seen]
         assert len(epochs) > 0.8 * (last - first)
-        memory = np.array([np.median([kb for kb, _ in seen[epoch]]) for epoch in epochs])
+        memory = np.array(
+            [min(kb for kb, _ in seen[epoch]) for epoch in epochs]
+        )  # a leak lifts the least too
         slope = np.polyfit(epochs, memory, 1)[0]
         half = len(epochs) // 2
         counts = [
