@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import tokenize
 import zipfile
 import zlib
 from functools import cached_property
@@ -139,6 +140,8 @@ def _objects(path: Path, cache_dir: Path) -> dict[str, np.ndarray]:
         RuntimeError,
         SyntaxError,
         MemoryError,
+        OverflowError,
+        tokenize.TokenError,
         BadZipFile,
         zlib.error,
         struct.error,

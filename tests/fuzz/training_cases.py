@@ -293,7 +293,7 @@ def table() -> Iterator[Parser]:
     yield Parser("cache of frames", _cached("LaSOT", "all", _lasot("groundtruth.txt"), ".json"), False)
     yield Parser("cache of COCO", _cached("COCO", "val2017", _coco, ".npz"), False)
     yield Parser("key frames", lambda folder: _key_frames(folder, False))
-    yield Parser("key frames of own videos", lambda folder: _key_frames(folder, True))
+    yield Parser("key frames of own videos", lambda folder: _key_frames(folder, True), False)
     yield Parser("sampler state JSON", _state_json)
     yield Parser("sampler state file", _state_file)
     yield Parser("journal", _journal)
