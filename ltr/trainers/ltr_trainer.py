@@ -99,11 +99,12 @@ class LTRTrainer:
             self._tell(f"going on after epoch {self.epoch}{_steps(self.step)} ({name})")
         else:
             self.begin()
+        if self.group.first:
+            self.run.store.tidy()
         if self.epoch >= epochs:
             self._tell(f"trained already: {self.run.folder} holds epoch {self.epoch}")
             return
         if self.group.first:
-            self.run.store.tidy()
             tensorboard = self.run.tensorboard if settings.train.tensorboard else None
             self._log = RunLog(self.run.folder, tensorboard, state.get("log_size", 0), self.epoch)
         total = epochs * settings.train.iterations
