@@ -18,7 +18,7 @@ from tests.faults.verbs import Ended
 pytestmark = pytest.mark.faults
 
 ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO)
-SEEDS = [*range(12), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, 100))]
+SEEDS = [*range(6), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(6, 100))]
 
 
 def refused(ended: Ended, words: str = "") -> None:
@@ -72,7 +72,11 @@ def test_testing(place, testing, checkpoint, seed):
 def test_evaluation(place, undisturbed, evaluation, seed):
     shutil.copytree(undisturbed.results, place.results)
     fault, words = fault_at(place, evaluation, seed)
-    refused(place.evaluate(fault).end(), words)
+    ended = place.evaluate(fault).end()
+    if ended.code:
+        refused(ended, words)
+    else:  # only making the folder's entry durable was left to do
+        assert differences(evaluation.left, place.evaluated()) == []
     assert all(evaluation.left[name] == content for name, content in place.evaluated().items())
     ok(place.evaluate().end())
     assert differences(evaluation.left, place.evaluated()) == []
