@@ -9,6 +9,8 @@ twice. What is not timed (first frame, localisation, geometry) is the trackers' 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +30,13 @@ from pysot_toolkit.trackers.online.sample_patch import patch_window
 from pysot_toolkit.trackers.online.tracker import Features, OnlineTracker
 
 
+class PlainPatch(NamedTuple):
+    """A patch before it is resized."""
+
+    pixels: torch.Tensor  # float32 [1, 3, rows, columns]
+    box_yxyx: np.ndarray  # [4]
+
+
 class PlainOnline(OnlineTracker):
     """What both have in common: patch, backbone, and boxes that climb."""
 
@@ -35,21 +44,21 @@ class PlainOnline(OnlineTracker):
         super().__init__(network, device, parameters)
         self.network = copy.deepcopy(network).eval().requires_grad_(False).to(device)
 
-    def _patches(self, image: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+    def crop(self, image: np.ndarray) -> PlainPatch:  # type: ignore[override]
+        """See ``OnlineTracker.crop``; here on the device."""
         whole = torch.from_numpy(image).to(self.device).float().permute(2, 0, 1)[None].contiguous()
-        p, size = self.parameters, self.scale * self.output
-        window = patch_window(
-            image.shape[:2], self._sample_centre(), size, self.output, p.border, p.max_shrink
-        )
+        p, (place, size) = self.parameters, self._patch_place(image)
+        window = patch_window(image.shape[:2], place, size, self.output, p.border, p.max_shrink)
         (top, left), step = window.offset, window.step
         thin = whole[..., top::step, left::step]
         (y0, x0), (y1, x1) = window.first, window.last
         height, width = thin.shape[2:]
         padding = (-int(x0), int(x1) - width, -int(y0), int(y1) - height)
-        patch = F.interpolate(
-            F.pad(thin, padding, mode="replicate"), [int(n) for n in self.output], mode="bilinear"
-        )
-        return patch, window.box_yxyx[None]
+        return PlainPatch(F.pad(thin, padding, mode="replicate"), window.box_yxyx)
+
+    def _images(self, crops: Sequence[PlainPatch]) -> torch.Tensor:  # type: ignore[override]
+        size = [int(n) for n in self.output]
+        return torch.cat([F.interpolate(crop.pixels, size, mode="bilinear") for crop in crops])
 
     def _extract(self, images: torch.Tensor) -> Features:
         mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
@@ -57,8 +66,8 @@ class PlainOnline(OnlineTracker):
         with torch.no_grad(), inference_autocast(self.device, "float32"):
             return self.network.extract_backbone(images.contiguous())
 
-    def _climb(self, features: Features, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        maps, boxes = self._iou_maps(self.network.iou_features(features)), start
+    def _climb(self, features: Pair, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        maps, boxes = self._iou_maps(features), start
         scores = boxes.new_zeros(boxes.shape[:2])
         for _ in range(self.parameters.refine.iterations):
             with torch.enable_grad():

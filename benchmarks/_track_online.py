@@ -19,7 +19,8 @@ from pysot_toolkit.trackers.online.tracker import OnlineTracker
 
 NETWORKS = {"dimp50": "dimpnet50", "dimp18": "dimpnet18", "atom": "atom_resnet18"}
 _METHODS = {
-    "_patches": "crop",
+    "crop": "crop",
+    "_images": "resizing",
     "_extract": "backbone",
     "_classifiable": "classifier features",
     "classify": "classify",

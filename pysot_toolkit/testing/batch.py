@@ -211,7 +211,7 @@ class Batch:
                     run.answer(prediction, time.perf_counter() - begin)
 
     def _follow_together(self, following: Sequence[tuple[Run, np.ndarray]]) -> None:
-        """Crops by the pool; for those of one network and size one call of it; each tracker's answer."""
+        """Crops by the pool; for those of one network and shape one call of it; each tracker's answer."""
         if not following:
             return
         begin = time.perf_counter()
@@ -224,7 +224,7 @@ class Batch:
             with run.costing_only_itself():
                 run.answer(prediction, share)
 
-    def _crops(self, following: Sequence[tuple[Run, np.ndarray]]) -> list[tuple[Run, np.ndarray, np.ndarray]]:
+    def _crops(self, following: Sequence[tuple[Run, np.ndarray]]) -> list[tuple[Run, np.ndarray, Any]]:
         """What the networks are to see, of all but those where that fails."""
         # One alone would only wait for a thread; the next frames come after the crops, so that these do not wait.
         several = len(following) > 1
@@ -238,12 +238,12 @@ class Batch:
                 found.append((run, image, crop))
         return found
 
-    def _answers(self, group: Sequence[tuple[Run, np.ndarray, np.ndarray]]) -> list[tuple[Run, Any]]:
-        """What the trackers of crops of one size say, of all but those where that fails."""
+    def _answers(self, group: Sequence[tuple[Run, np.ndarray, Any]]) -> list[tuple[Run, Any]]:
+        """What the trackers of crops of one shape say, of all but those where that fails."""
         trackers = [run.tracker for run, _, _ in group]
         located: Sequence[Any] | np.ndarray | None = None
         try:
-            located = trackers[0].locate(trackers, np.stack([crop for _, _, crop in group]))
+            located = trackers[0].locate(trackers, [crop for _, _, crop in group])
         except FAILURES as error:  # whose it is shows when each is asked alone
             if len(group) > 1 and not self._warned:
                 self._warned = True
@@ -254,7 +254,7 @@ class Batch:
         found = []
         for number, (run, image, crop) in enumerate(group):
             with run.costing_only_itself():
-                own = run.tracker.locate([run.tracker], crop[None])[0] if located is None else located[number]
+                own = run.tracker.locate([run.tracker], [crop])[0] if located is None else located[number]
                 found.append((run, run.tracker.move(own, image.shape[1], image.shape[0])))
         return found
 

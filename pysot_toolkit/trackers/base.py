@@ -63,21 +63,22 @@ class BatchTracker(Tracker):
     """
 
     @abstractmethod
-    def crop(self, image: np.ndarray) -> np.ndarray:
-        """What the network is to see of the next frame, uint8, ``[S, S, 3]`` for most trackers.
+    def crop(self, image: np.ndarray) -> Any:
+        """What the network is to see of the next frame: an array, uint8 ``[S, S, 3]`` for most trackers.
 
+        It may be anything on the host whose ``shape`` tells which crops can be seen together.
         It changes nothing, and is called from any thread.
         """
 
     @abstractmethod
-    def locate(self, twins: Sequence[Any], crops: np.ndarray) -> Sequence[Any] | np.ndarray:
-        """What the network says of crops of one size, in one call: for each what its twin's ``move`` takes.
+    def locate(self, twins: Sequence[Any], crops: Sequence[Any]) -> Sequence[Any] | np.ndarray:
+        """What the network says of crops of one shape, in one call: for each what its twin's ``move`` takes.
 
         It changes nothing, of the twins neither.
 
         Args:
             twins: B trackers with this one's network, it may be among them.
-            crops: theirs, in that order, ``[B, ...]``.
+            crops: theirs, in that order.
         """
 
     @abstractmethod
@@ -92,7 +93,7 @@ class BatchTracker(Tracker):
 
     def track(self, image: np.ndarray) -> Prediction:
         """See ``Tracker.track``."""
-        found = self.locate([self], self.crop(image)[None])
+        found = self.locate([self], [self.crop(image)])
         return self.move(found[0], image.shape[1], image.shape[0])
 
 

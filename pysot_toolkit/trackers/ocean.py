@@ -128,11 +128,11 @@ class OceanTracker(BatchTracker):
         return cut(image, self.search_geometry(), self._search_size, self._pad)
 
     @torch.inference_mode()
-    def locate(self, twins: Sequence[OceanTracker], crops: np.ndarray) -> np.ndarray:
+    def locate(self, twins: Sequence[OceanTracker], crops: Sequence[np.ndarray]) -> np.ndarray:
         """See ``BatchTracker.locate``."""
         memory = batched([twin._memory for twin in twins])
         with inference_autocast(self.device, self.precision):
-            outputs = self.network.track(self._input(crops), memory)
+            outputs = self.network.track(self._input(np.stack(crops)), memory)
         return self.choose(outputs, twins)
 
     def template_geometry(self) -> CropGeometry:

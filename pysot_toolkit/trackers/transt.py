@@ -102,11 +102,11 @@ class TransTTracker(BatchTracker):
         return crop(image, self.bbox, self.search_factor, self.search_size, self._pad)[0]
 
     @torch.inference_mode()
-    def locate(self, twins: Sequence[TransTTracker], crops: np.ndarray) -> np.ndarray:
+    def locate(self, twins: Sequence[TransTTracker], crops: Sequence[np.ndarray]) -> np.ndarray:
         """See ``BatchTracker.locate``; rows of the best cell's box, cxcywh_norm, and its score."""
         memory = batched([twin._memory for twin in twins])
         with inference_autocast(self.device, self.precision):
-            outputs = self.network.track(self._input(crops), memory)
+            outputs = self.network.track(self._input(np.stack(crops)), memory)
         return self.choose(outputs)
 
     def choose(self, outputs: Mapping[str, torch.Tensor]) -> np.ndarray:

@@ -35,12 +35,12 @@ class _Recorder(DiMPTracker):
             "modulation_4": fourth[0],
         }
 
-    def _locate(self, raw, places, scales):
-        found = super()._locate(raw, places, scales)
-        self.seen = {"scores": raw[:, None], "flag": found[0].flag}
-        half = self.output / 2 * scales[0]
-        self.seen["coords"] = np.concatenate([places[0] + 0.5 - half, places[0] + 0.5 + half])
-        return found
+    def _peak(self, found, place, scale):
+        peak = super()._peak(found, place, scale)
+        self.seen = {"scores": found.scores[:, None], "flag": peak[0].flag}
+        half = self.output / 2 * scale
+        self.seen["coords"] = np.concatenate([place + 0.5 - half, place + 0.5 + half])
+        return peak
 
 
 def dimp_tracker(folder, kit) -> None:

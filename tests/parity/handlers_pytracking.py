@@ -87,9 +87,9 @@ def sample_patch(folder, kit) -> None:
         for number, build in enumerate(case["build"]["configurations"]):
             output = build["output_sz"] and np.array(build["output_sz"])
             place = np.array(build["pos"]), np.array(build["sample_sz"])
-            patch, box = patches.sample_patch(image, *place, output, build["mode"], build["max_scale_change"])
-            compare.check(f"patch{suffix}_{number}", patch)
-            compare.check(f"coord{suffix}_{number}", box)
+            patch = patches.cut_patch(image, *place, output, build["mode"], build["max_scale_change"])
+            compare.check(f"patch{suffix}_{number}", patches.resized(patch))
+            compare.check(f"coord{suffix}_{number}", patch.box_yxyx)
 
     check_all("_int")
     with fractional_patches():
@@ -99,9 +99,9 @@ def sample_patch(folder, kit) -> None:
         assert found
         scales = [float(number) for number in found[1].split(",")]
         size, centre = np.full(2, float(found[2])), np.array([float(found[3]), float(found[4])])
-        several, boxes = patches.sample_patches(image, centre, scales, size)
-        compare.check("multiscale_patches", several)
-        compare.check("multiscale_coords", boxes)
+        several = [patches.cut_patch(image, centre, scale * size, size) for scale in scales]
+        compare.check("multiscale_patches", torch.cat([patches.resized(patch) for patch in several]))
+        compare.check("multiscale_coords", np.stack([patch.box_yxyx for patch in several]))
 
         numbers = [int(n) for n in re.findall(r"\d+", compare.outputs["mask_patch"]["meaning"])]
         _, top, bottom, left, right, row, column, side, output = numbers

@@ -17,7 +17,7 @@ from config.defaults import get_defaults
 from config.errors import UserError
 from ltr.models.registry import build_network
 from pysot_toolkit.trackers import atom, dimp
-from pysot_toolkit.trackers.base import TRACKERS, build_tracker
+from pysot_toolkit.trackers.base import TRACKERS, build_tracker, twin
 from pysot_toolkit.trackers.online.localize import Flag
 from pysot_toolkit.trackers.online.parameters import overridden
 from tests.ops.test_optimization import Waits
@@ -290,8 +290,27 @@ def test_the_published_formulation_gives_the_same_boxes(name):
 
 
 @pytest.mark.parametrize("name", ONE_EACH)
+def test_only_the_move_changes_a_tracker(name):
+    """Of twins neither: nothing that the answers depend on, also where the video changes its resolution."""
+    frames = video()[0]
+    frames = [*frames[:3], *(cv2.resize(frame, None, fx=1.5, fy=2) for frame in frames[3:])]
+    expected = run(tracker(name, **FOUND), frames)
+    found, other = (twin(tracker(name, **FOUND)) for _ in range(2))
+    found.initialize(frames[0], video()[1][0])
+    other.initialize(frames[0], np.array([20.0, 30.0, 60.0, 50.0]))
+    answers = []
+    for frame in frames[1:]:
+        for image in (*frames, frame):
+            crops = [each.crop(image) for each in (other, found)]
+            other.locate([other, found], crops)
+        answers.append(found.move(found.locate([found], crops[1:])[0], frame.shape[1], frame.shape[0]))
+    assert same(answers, expected) and found.frame == len(frames)
+
+
+@pytest.mark.parametrize("name", [*ONE_EACH, "prdimp50_vot18"])
 def test_a_frame_waits_for_the_device_twice(monkeypatch, name):
-    """Without values, as on the meta device, the host can ask for none but those of the copies it makes."""
+    """Without values, as on the meta device, the host can ask for none but those of the copies it makes; and several
+    targets share a pass of the backbone and the copies of their score maps."""
     kind = TRACKERS.get(name)
     found = kind(
         network(name),
@@ -306,9 +325,25 @@ def test_a_frame_waits_for_the_device_twice(monkeypatch, name):
 
     monkeypatch.setattr(torch.Tensor, "cpu", cpu)
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())  # meta has none
-    found.initialize(video()[0][0], video()[1][0])
+    images: list[tuple[int, ...]] = []
+    extract = found.network.extract_backbone
+    monkeypatch.setattr(
+        found.network, "extract_backbone", lambda pixels: (images.append(pixels.shape), extract(pixels))[1]
+    )
+    twins = [found, twin(found)]
+    for each in twins:
+        each.initialize(video()[0][0], video()[1][0])
     assert not copies
     found.track(video()[0][1])
-    (maps, rows, columns), answers = copies
-    assert maps == 1 and rows == columns and answers == (1 + found.parameters.refine.random_boxes, 5)
+    maps, answers = copies[:-1], copies[-1]
+    assert len(maps) == 1 + (name == "prdimp50_vot18")
+    assert answers == (1 + found.parameters.refine.random_boxes, 5)
+    assert all(count == 1 and rows == columns for count, rows, columns in maps)
     assert found.memory.weights.stored == found.memory.weights.initial + 1
+
+    copies.clear()
+    images.clear()
+    for each, one in zip(twins, found.locate(twins, [each.crop(video()[0][1]) for each in twins])):
+        each.move(one, 220, 160)
+    assert images == [(2, 3, 96, 96)]
+    assert copies == [(2, *sides) for _, *sides in maps] + [answers] * 2

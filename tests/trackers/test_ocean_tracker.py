@@ -87,20 +87,20 @@ def test_frames_are_one_pass_and_one_copy_to_the_host(network, video, monkeypatc
         each.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
     assert not copies and images == [(1, 3, 63, 63)] * 3
     images.clear()
-    found = tracker.locate(twins, np.stack([each.crop(video[1]) for each in twins]))
+    found = tracker.locate(twins, [each.crop(video[1]) for each in twins])
     assert found.shape == (3, 7) and copies == [((3, 7), True)] and images == [(3, 3, 127, 127)]
 
 
 def test_a_frame_uses_no_weight_that_only_the_template_needs(network, video):
     tracker = OceanTracker(network, CPU, **SIZES)
     tracker.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
-    crop = tracker.crop(video[1])[None]
-    before = tracker.locate([tracker], crop)
+    crops = [tracker.crop(video[1])]
+    before = tracker.locate([tracker], crops)
     connect = tracker.network.connect_model
     for name, parameter in connect.named_parameters():
         if "_k." in name or name.startswith(("cls_dw.", "reg_dw.")):
             parameter.fill_(float("nan"))
-    assert np.array_equal(tracker.locate([tracker], crop), before)
+    assert np.array_equal(tracker.locate([tracker], crops), before)
     tracker.initialize(video[0], np.array([40.0, 30.0, 24.0, 20.0]))
     with pytest.raises(UserError, match="not finite"):
         tracker.track(video[1])

@@ -17,7 +17,7 @@ from pysot_toolkit.trackers.online.localize import Flag, LocalizationRules, hann
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
 from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
 from pysot_toolkit.trackers.online.refine import Refinement, consensus, starting_boxes
-from pysot_toolkit.trackers.online.sample_patch import patch_window, sample_patch, thinned
+from pysot_toolkit.trackers.online.sample_patch import cut_patch, patch_window, resized, thinned
 
 sides = st.floats(-5, 0) | st.floats(0.5, 150)
 seeds = st.integers(0, 2**32 - 1)
@@ -52,9 +52,9 @@ def test_a_patch_is_the_image_with_its_border_repeated(centre, size, height, wid
     (top, left), (bottom, right) = window.first + outside, window.last + outside
     expected = torch.from_numpy(padded[top:bottom, left:right].copy()).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(expected, [output] * 2, mode="bilinear", align_corners=False)
-    patch, box = sample_patch(image, centre, size, np.full(2, output))
-    assert torch.allclose(patch, expected, atol=1e-3)
-    assert (box[2:] - box[:2] == (window.last - window.first) * window.step).all()
+    patch = cut_patch(image, centre, size, np.full(2, output))
+    assert torch.allclose(resized(patch), expected, atol=1e-3)
+    assert (patch.box_yxyx[2:] - patch.box_yxyx[:2] == (window.last - window.first) * window.step).all()
 
 
 @given(places, lengths, st.integers(20, 200), st.integers(20, 200))

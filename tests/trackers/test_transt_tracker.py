@@ -79,7 +79,7 @@ def test_frames_are_one_pass_without_masks_and_one_copy_to_the_host(network, vid
     assert not copies and images == [(1, 3, 32, 32)] * 3 and attentions == [None] * 3
     images.clear()
     attentions.clear()
-    found = tracker.locate(twins, np.stack([each.crop(video[1]) for each in twins]))
+    found = tracker.locate(twins, [each.crop(video[1]) for each in twins])
     assert found.shape == (3, 5) and copies == [((3, 5), True)]
     # one layer: the search crop on itself, both on each other; then the decoder
     assert images == [(3, 3, 64, 64)] and attentions == [None] * 4

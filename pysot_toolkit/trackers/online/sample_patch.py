@@ -30,6 +30,14 @@ class PatchWindow(NamedTuple):
     box_yxyx: np.ndarray  # [4]: y0, x0, y1, x1 in the image, y1 and x1 exclusive
 
 
+class Patch(NamedTuple):
+    """A patch before it is resized."""
+
+    pixels: np.ndarray  # uint8 [rows, columns, 3], RGB
+    box_yxyx: np.ndarray  # [4], as in ``PatchWindow``
+    shape: tuple[int, int]  # rows and columns that it is resized to, px
+
+
 def patch_window(
     image_size: Sequence[float] | np.ndarray,
     centre: np.ndarray,
@@ -78,48 +86,28 @@ def thinned(image_size: Sequence[float] | np.ndarray, offset: np.ndarray, step: 
     return -((offset - np.asarray(image_size, np.int64)) // step)
 
 
-def sample_patch(
+def cut_patch(
     image: np.ndarray,
     centre: np.ndarray,
     size: np.ndarray,
     output: np.ndarray | None = None,
     border: Border = "replicate",
     max_shrink: float | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[torch.Tensor, np.ndarray]:
-    """Cut one patch; for the arguments see ``patch_window``.
-
-    Args:
-        image: RGB uint8 ``[H, W, 3]``.
-        device: where the patch is resized and stays.
-
-    Returns:
-        float32 ``[1, 3, rows, columns]``, 0..255, and its box in the image ``[4]`` (y0, x0, y1, x1).
-    """
+) -> Patch:
+    """Cut one patch of an image, RGB uint8 ``[H, W, 3]``; for the other arguments see ``patch_window``."""
     window = patch_window(image.shape[:2], centre, size, output, border, max_shrink)
     rows, columns = _indices(image, window)
     pixels = np.ascontiguousarray(image[rows][:, columns])
-    patch = torch.from_numpy(pixels).to(device, non_blocking=True)[None].permute(0, 3, 1, 2).float()
-    if output is not None and patch.shape[2:] != tuple(int(side) for side in output):
-        target = [int(side) for side in output]
-        patch = F.interpolate(patch, target, mode="bilinear", align_corners=False)
-    return patch, window.box_yxyx
+    height, width = pixels.shape[:2] if output is None else (int(side) for side in output)
+    return Patch(pixels, window.box_yxyx, (height, width))
 
 
-def sample_patches(
-    image: np.ndarray,
-    centre: np.ndarray,
-    scales: Sequence[float],
-    output: np.ndarray,
-    border: Border = "replicate",
-    max_shrink: float | None = None,
-    device: torch.device | str = "cpu",
-) -> tuple[torch.Tensor, np.ndarray]:
-    """One patch per scale (px of the image per px of the patch): ``[S, 3, rows, columns]`` and boxes ``[S, 4]``."""
-    found = [
-        sample_patch(image, centre, scale * output, output, border, max_shrink, device) for scale in scales
-    ]
-    return torch.cat([patch for patch, _ in found]), np.stack([box for _, box in found])
+def resized(patch: Patch, device: torch.device | str = "cpu") -> torch.Tensor:
+    """A patch in its final size, float32 ``[1, 3, rows, columns]``, 0..255, on ``device``, where it is resized."""
+    pixels = torch.from_numpy(patch.pixels).to(device, non_blocking=True)[None].permute(0, 3, 1, 2).float()
+    if pixels.shape[2:] == patch.shape:
+        return pixels
+    return F.interpolate(pixels, patch.shape, mode="bilinear", align_corners=False)
 
 
 def sample_mask(mask: np.ndarray, centre: np.ndarray, size: np.ndarray, output: np.ndarray) -> torch.Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import ClassVar, TypeVar
+from collections.abc import Sequence
+from typing import ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -20,14 +21,14 @@ from ltr.models.bbreg.iou_net import Pair
 from ltr.models.layers.fold import fold_batch_norms
 from ltr.models.tracking.atom import ATOMnet
 from ltr.models.tracking.dimp import DiMPnet
-from pysot_toolkit.trackers.base import Prediction, Tracker, inference_autocast, initial_box
+from pysot_toolkit.trackers.base import BatchTracker, Prediction, inference_autocast, initial_box
 from pysot_toolkit.trackers.online.augmentation import dropped, expanded_size, seen, views
 from pysot_toolkit.trackers.online.localize import Flag, Localization, hann, localize, prepared
 from pysot_toolkit.trackers.online.memory import SampleMemory, SampleWeights
 from pysot_toolkit.trackers.online.parameters import OnlineParameters
 from pysot_toolkit.trackers.online.proposal_scorer import ProposalScorer
 from pysot_toolkit.trackers.online.refine import consensus, starting_boxes
-from pysot_toolkit.trackers.online.sample_patch import patch_place, sample_patch, sample_patches
+from pysot_toolkit.trackers.online.sample_patch import Patch, cut_patch, patch_place, resized
 
 Features = dict[str, torch.Tensor]
 Network = TypeVar("Network", bound="ATOMnet | DiMPnet")
@@ -35,7 +36,17 @@ _MIN_SIDE = 1.0  # px; a target never gets smaller, nor larger than twice the im
 _INSIDE = 0.2  # share of the target along each side that stays in the image, when the classifier moves it
 
 
-class OnlineTracker(Tracker):
+class Found(NamedTuple):
+    """What the network says of one patch."""
+
+    scores: np.ndarray  # [1, h, w], as they are searched for peaks
+    sure: np.ndarray  # [h, w], that the answer's score is taken from
+    sample: torch.Tensor  # [1, C, h', w'], as it is kept
+    features: Pair  # that boxes are refined by
+    box_yxyx: np.ndarray  # [4], of the patch
+
+
+class OnlineTracker(BatchTracker):
     """The loop that the DiMP family and ATOM share; they differ in their classifier.
 
     Args:
@@ -118,41 +129,62 @@ class OnlineTracker(Tracker):
         self._generator = torch.Generator().manual_seed(p.seed)
         self._begin(image)
 
-    @torch.no_grad()
-    def track(self, image: np.ndarray) -> Prediction:
-        """See ``Tracker.track``; ``lost`` where the classifier does not find the target, which stays where it was.
+    def crop(self, image: np.ndarray) -> Patch:
+        """See ``BatchTracker.crop``; it is resized where the network runs."""
+        p, (place, size) = self.parameters, self._patch_place(image)
+        return cut_patch(image, place, size, self.output, p.border, p.max_shrink)
 
-        The host waits for the device where something is copied to it, and nowhere else: the score map (that of
-        probabilities too where it is another one), and the boxes with their scores.
+    @torch.no_grad()
+    def locate(self, twins: Sequence[OnlineTracker], crops: Sequence[Patch]) -> list[Found]:
+        """See ``BatchTracker.locate``; each twin classifies by its own filter.
+
+        The host waits for the device once, where the score maps are copied to it (and once more for those of
+        probabilities, where these are others).
+        """
+        p = self.parameters
+        features = self._extract(self._images(crops))
+        samples = self._classifiable(features).split(1)
+        third, fourth = (feature.split(1) for feature in self.network.iou_features(features))
+        kept = [twin.kept(sample) for twin, sample in zip(twins, samples)]
+        raw = torch.cat([twin.classify(sample) for twin, sample in zip(twins, kept)])
+        scores = sure = prepared(raw, p.preprocess, p.score_sum).cpu().numpy()
+        if p.probabilities and p.preprocess != "softmax":
+            sure = prepared(raw, "softmax").cpu().numpy()
+        boxes = [crop.box_yxyx for crop in crops]
+        return [Found(*of_one) for of_one in zip(scores[:, None], sure, kept, zip(third, fourth), boxes)]
+
+    @torch.no_grad()
+    def move(self, found: Found, width: int, height: int) -> Prediction:
+        """See ``BatchTracker.move``; ``lost`` where the classifier does not find the target, which stays where it was.
+
+        The host waits for the device once, where the boxes with their scores are copied to it.
         The score is 0.5 at the classifier's ``even_score``, towards 0 below and 1 above: at the score under which
         the target counts as not found, for those sets that have one.
         """
         self.frame += 1
-        self._follow_image_size(image)
-        patches, boxes = self._patches(image)
-        features = self._extract(patches)
-        samples = self.kept(self._classifiable(features))
-        places, scales = patch_place(boxes, self.output)
-        raw = self.classify(samples)
-        found, score = self._locate(raw, places, scales)
-        place, scale = places[found.scale], float(scales[found.scale])
-        self.flag = found.flag
-        if found.flag != Flag.NOT_FOUND:
-            cell = self.map_geometry(np.array(raw.shape[1:]))[1]
-            self._move(place + found.displacement * cell * scale)
-            self._refine(features, place, scale)
-        if found.flag in (Flag.NORMAL, Flag.HARD_NEGATIVE):
-            self._learn(samples[found.scale], self.patch_box(place, scale), found.flag == Flag.HARD_NEGATIVE)
+        image_size = np.array([height, width], np.float64)
+        self.centre, self.size, self.scale = self._followed(image_size)
+        self.image_size = image_size
+        places, scales = patch_place(found.box_yxyx[None], self.output)
+        place, scale = places[0], float(scales[0])
+        where, score = self._peak(found, place, scale)
+        self.flag = where.flag
+        if where.flag != Flag.NOT_FOUND:
+            cell = self.map_geometry(np.array(found.scores.shape[1:]))[1]
+            self._move(place + where.displacement * cell * scale)
+            self._refine(found.features, place, scale)
+        if where.flag in (Flag.NORMAL, Flag.HARD_NEGATIVE):
+            self._learn(found.sample, self.patch_box(place, scale), where.flag == Flag.HARD_NEGATIVE)
         corner = self.centre - (self.size - 1) / 2
         bbox = np.concatenate([corner[::-1], self.size[::-1]])
-        return Prediction(bbox, score, found.flag == Flag.NOT_FOUND)
+        return Prediction(bbox, score, where.flag == Flag.NOT_FOUND)
 
     def _begin(self, image: np.ndarray) -> None:
         """Learn the first frame: the classifier's filter and the IoU network's modulation."""
         p = self.parameters
         place = np.rint(self.centre)
         expanded = np.full(2, expanded_size(p.sample_size, p.expansion))
-        patch, _ = sample_patch(image, place, self.scale * expanded, expanded, device=self.device)
+        patch = resized(cut_patch(image, place, self.scale * expanded, expanded), self.device)
         chosen = views(p.augment, p.sample_size, p.random_shift, self._generator)
         features = self._extract(seen(patch, chosen, p.sample_size))
         samples = self._classifiable(features)
@@ -172,21 +204,17 @@ class OnlineTracker(Tracker):
         self.modulation = (modulation[0].float(), modulation[1].float())
         self._scorer = ProposalScorer(self.network.bb_regressor, self.modulation)
 
-    def _locate(
-        self, raw: torch.Tensor, places: np.ndarray, scales: np.ndarray
-    ) -> tuple[Localization, float]:
-        """The target in score maps ``[S, h, w]``, and the answer's score."""
-        p = self.parameters
-        scores = prepared(raw, p.preprocess, p.score_sum).cpu().numpy()
+    def _peak(self, found: Found, place: np.ndarray, scale: float) -> tuple[Localization, float]:
+        """The target in a patch's scores, and the answer's score."""
+        p, scores = self.parameters, found.scores
         middle, cell = self.map_geometry(np.array(scores.shape[1:]))
-        px = scales[:, None] * cell  # of the image per cell
-        window, previous = self.window(scores.shape[1:]), (self.centre - places) / px
-        found = localize(scores, p.locate, middle, self.size / px, previous, window)
-        sure = scores[found.scale]
-        if p.probabilities and p.preprocess != "softmax":
-            sure = prepared(raw[found.scale, None], "softmax")[0].cpu().numpy()
-        height = max(float(sure[found.cell]), 0.0)
-        return found, height / (height + p.even_score)
+        px = scale * cell  # of the image per cell
+        target, previous = self.size / px, (self.centre - place) / px
+        where = localize(
+            scores, p.locate, middle, target[None], previous[None], self.window(scores.shape[1:])
+        )
+        height = max(float(found.sure[where.cell]), 0.0)
+        return where, height / (height + p.even_score)
 
     def _learn(self, sample: torch.Tensor, box: torch.Tensor, hard_negative: bool) -> None:
         """Keep a sample, and learn from it now where it is a hard one, else when it is time."""
@@ -198,7 +226,7 @@ class OnlineTracker(Tracker):
         elif (self.frame - 1) % p.update_interval == 0:
             self.learn(p.update_iterations)
 
-    def _refine(self, features: Features, place: np.ndarray, scale: float) -> None:
+    def _refine(self, features: Pair, place: np.ndarray, scale: float) -> None:
         """Let boxes about the target climb, and take the best; where none is sensible the target stays."""
         p = self.parameters
         start = starting_boxes(self.patch_box(place, scale), p.refine, self._generator)
@@ -211,9 +239,9 @@ class OnlineTracker(Tracker):
         centre = np.array([y + h / 2, x + w / 2]) - (self.output - 1) / 2
         self._take(centre * scale + place, np.array([h, w]) * scale)
 
-    def _climb(self, features: Features, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _climb(self, features: Pair, start: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Boxes ``[1, P, 4]`` and their scores ``[1, P]``, from boxes to start from."""
-        slope = self._scorer.near(self._iou_maps, self.network.iou_features(features))
+        slope = self._scorer.near(self._iou_maps, features)
         return self.parameters.refine.climb(slope, start)
 
     @torch.no_grad()
@@ -224,41 +252,44 @@ class OnlineTracker(Tracker):
         return third.float(), fourth.float()
 
     def _take(self, centre: np.ndarray, size: np.ndarray) -> None:
-        """Put the target at ``centre`` with ``size``, within what any image can hold."""
-        limit = 2 * self.image_size.max()
-        self.centre, self.size = centre.clip(-limit, limit), size.clip(_MIN_SIDE, limit)
-        self.scale = float(np.sqrt(self.size.prod() / self.base_size.prod()))
+        """Put the target at ``centre`` with ``size``."""
+        self.centre, self.size, self.scale = self._held(centre, size, self.image_size)
 
     def _move(self, centre: np.ndarray) -> None:
         """Put the target at ``centre``, with a part of it inside the image."""
         margin = (_INSIDE - 0.5) * self.size
         self.centre = np.maximum(np.minimum(centre, self.image_size - margin), margin)
 
-    def _follow_image_size(self, image: np.ndarray) -> None:
-        """Where the video changes its resolution the target changes with it."""
-        size = np.array(image.shape[:2], np.float64)
-        if (size != self.image_size).any():
-            ratio = size / self.image_size
-            self.image_size = size
-            self._take((self.centre + 0.5) * ratio - 0.5, self.size * ratio)
+    def _held(
+        self, centre: np.ndarray, size: np.ndarray, image_size: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Centre and size of a target within what any image can hold, and the scale that goes with them."""
+        limit = 2 * image_size.max()
+        size = size.clip(_MIN_SIDE, limit)
+        return centre.clip(-limit, limit), size, float(np.sqrt(size.prod() / self.base_size.prod()))
 
-    def _patches(self, image: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-        """See ``sample_patches``; one where the target was last."""
-        p = self.parameters
-        return sample_patches(
-            image, self._sample_centre(), [self.scale], self.output, p.border, p.max_shrink, self.device
-        )
+    def _followed(self, image_size: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+        """The target's centre, size and scale; where the video changes its resolution they change with it."""
+        if (image_size == self.image_size).all():
+            return self.centre, self.size, self.scale
+        ratio = image_size / self.image_size
+        return self._held((self.centre + 0.5) * ratio - 0.5, self.size * ratio, image_size)
 
-    def _sample_centre(self) -> np.ndarray:
-        """Where the patch is cut: at the target, so that its middle comes to the middle of a score."""
-        half = ((self.feature_size + self.kernel) % 2) / 2
-        return self.centre + half * self.scale * self.output / self.feature_size
+    def _patch_place(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Middle and size of the next patch: at the target, so that its middle comes to the middle of a score."""
+        centre, _, scale = self._followed(np.array(image.shape[:2], np.float64))
+        size, half = scale * self.output, ((self.feature_size + self.kernel) % 2) / 2
+        return centre + half * scale * self.output / self.feature_size, size
 
     def patch_box(self, place: np.ndarray, scale: float) -> torch.Tensor:
         """The target in a patch about ``place``, float32 ``[4]`` (x, y, w, h) px of the patch."""
         size = self.size / scale
         corner = (self.centre - place) / scale + (self.output - 1) / 2 - (size - 1) / 2
         return torch.from_numpy(np.concatenate([corner[::-1], size[::-1]])).float()
+
+    def _images(self, crops: Sequence[Patch]) -> torch.Tensor:
+        """Patches ``[B, 3, S, S]``, 0..255, on the device."""
+        return torch.cat([resized(crop, self.device) for crop in crops])
 
     def _extract(self, images: torch.Tensor) -> Features:
         """Backbone features of images ``[N, 3, H, W]``, 0..255."""
