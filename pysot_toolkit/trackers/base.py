@@ -115,16 +115,25 @@ def build_tracker(
     return kind.from_checkpoint(read_checkpoint(checkpoint), Path(checkpoint), settings, device)
 
 
-def initial_box(bbox: np.ndarray) -> np.ndarray:
+def initial_box(bbox: np.ndarray, image: np.ndarray) -> np.ndarray:
     """The box to start from, float64 ``[4]``, a copy.
 
+    Args:
+        bbox: (x, y, w, h) px.
+        image: ``[H, W, 3]``, the frame it is given in.
+
     Raises:
-        UserError: it is no (x, y, w, h) with an area.
+        UserError: it is no (x, y, w, h) with an area, or none of it lies in the image.
     """
     box = np.array(bbox, np.float64)
     if box.shape != (4,) or not np.isfinite(box).all() or (box[2:] <= 0).any():
         raise UserError(
             f"initial box {box.tolist()}: is no box (x, y, w, h) with an area; mend the annotation"
+        )
+    height, width = image.shape[:2]
+    if (box[:2] + box[2:] <= 0).any() or box[0] >= width or box[1] >= height:
+        raise UserError(
+            f"initial box {box.tolist()}: lies outside the image of {width} x {height} px; mend the annotation"
         )
     return box
 

@@ -113,9 +113,9 @@ class OceanTracker(BatchTracker):
         """See ``Tracker.initialize``.
 
         Raises:
-            UserError: the box has no area.
+            UserError: the box has no area, or none of it lies in the image.
         """
-        self.bbox = box = initial_box(bbox)
+        self.bbox = box = initial_box(bbox, image)
         self._pad = cv2.mean(image)[:3]
         small = box[2] * box[3] < _SMALL_TARGET * image.shape[0] * image.shape[1]
         self._search_size = self.small_target_search_size if small else self.search_size

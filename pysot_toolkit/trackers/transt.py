@@ -89,9 +89,9 @@ class TransTTracker(BatchTracker):
         """See ``Tracker.initialize``.
 
         Raises:
-            UserError: the box has no area.
+            UserError: the box has no area, or none of it lies in the image.
         """
-        self.bbox = box = initial_box(bbox)
+        self.bbox = box = initial_box(bbox, image)
         self._pad = cv2.mean(image)[:3]
         template, _ = crop(image, box, self.template_factor, self.template_size, self._pad)
         with inference_autocast(self.device, self.precision):

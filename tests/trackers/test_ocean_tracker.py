@@ -133,6 +133,11 @@ def test_bfloat16_answers_nearly_the_same(network, video):
 def test_answers_are_boxes_near_the_image(network, start, answer, width, height):
     tracker = OceanTracker(network, CPU, **SIZES)
     image = np.zeros((height, width, 3), np.uint8)
+    x, y, w, h = start
+    if x + w <= 0 or y + h <= 0 or x >= width or y >= height:
+        with pytest.raises(UserError, match="outside the image"):
+            tracker.initialize(image, np.array(start))
+        return
     tracker.initialize(image, np.array(start))
     found = told(tracker, answers(*answer), width, height)
     x, y, w, h = found.bbox
@@ -185,8 +190,10 @@ def test_penalty_and_window_choose_between_equals(network):
     assert chosen(both, penalty_k=0.1).tolist() == [1, -1]
 
 
-@pytest.mark.parametrize("box", [(1, 2, 0, 5), (1, 2, 3, -1), (float("nan"), 2, 3, 4), (1, 2, 3)])
-def test_no_box_is_an_error(network, video, box):
+@pytest.mark.parametrize(
+    "box", [(1, 2, 0, 5), (1, 2, 3, -1), (float("nan"), 2, 3, 4), (1, 2, 3), (5000, 2, 3, 4)]
+)
+def test_no_box_in_the_image_is_an_error(network, video, box):
     with pytest.raises(UserError, match="initial box"):
         OceanTracker(network, CPU, **SIZES).initialize(video[0], np.array(box))
 

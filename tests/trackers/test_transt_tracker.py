@@ -110,6 +110,11 @@ def test_bfloat16_answers_nearly_the_same(network, video):
 def test_answers_are_boxes_near_the_image(network, start, answer, width, height):
     tracker = TransTTracker(network, CPU, **SIZES)
     image = np.zeros((height, width, 3), np.uint8)
+    x, y, w, h = start
+    if x + w <= 0 or y + h <= 0 or x >= width or y >= height:
+        with pytest.raises(UserError, match="outside the image"):
+            tracker.initialize(image, np.array(start))
+        return
     tracker.initialize(image, np.array(start))
     outputs = {"pred_logits": torch.zeros(1, 64, 2), "pred_boxes": torch.tensor(answer).expand(1, 64, 4)}
     found = tracker.move(tracker.choose(outputs)[0], width, height)
@@ -120,8 +125,10 @@ def test_answers_are_boxes_near_the_image(network, start, answer, width, height)
     tracker.track(image)
 
 
-@pytest.mark.parametrize("box", [(1, 2, 0, 5), (1, 2, 3, -1), (float("nan"), 2, 3, 4), (1, 2, 3)])
-def test_no_box_is_an_error(network, video, box):
+@pytest.mark.parametrize(
+    "box", [(1, 2, 0, 5), (1, 2, 3, -1), (float("nan"), 2, 3, 4), (1, 2, 3), (5000, 2, 3, 4)]
+)
+def test_no_box_in_the_image_is_an_error(network, video, box):
     with pytest.raises(UserError, match="initial box"):
         TransTTracker(network, CPU, **SIZES).initialize(video[0], np.array(box))
 

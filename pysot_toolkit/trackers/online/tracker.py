@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from config.errors import UserError
 from ltr.data.augment import standardise
 from ltr.models.bbreg.iou_net import Pair
 from ltr.models.layers.fold import fold_batch_norms
@@ -111,14 +110,9 @@ class OnlineTracker(BatchTracker):
         Raises:
             UserError: the box has no area, or none of it lies in the image.
         """
-        box = initial_box(bbox)
+        box = initial_box(bbox, image)
         self.image_size = np.array(image.shape[:2], np.float64)
         corner, given = box[1::-1], box[:1:-1]
-        if (corner + given <= 0).any() or (corner >= self.image_size).any():
-            raise UserError(
-                f"initial box {box.tolist()}: lies outside the image of {image.shape[1]} x {image.shape[0]} px; "
-                "mend the annotation"
-            )
         limit = 2 * self.image_size.max()
         self.centre = (corner + (given - 1) / 2).clip(-limit, limit)
         self.size = np.minimum(given, limit)
