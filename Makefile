@@ -35,11 +35,14 @@ vot-env: .venv-vot/.installed
 demo: env
 	$(BIN)/python scripts/demo.py
 
+# A file's tests share what they make, so a file goes to one process; one torch thread each, or they fight for cores.
+TEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: env
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST) -m "not slow"
 
 test-all: env
-	$(BIN)/python -m pytest
+	$(TEST)
 
 bench: env
 	$(BIN)/python -m benchmarks
