@@ -173,6 +173,8 @@ def _cached(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("is no cache of ours")
     with np.load(path) as file:
         held = {name: file[name] for name in ("stamp", "id", "image", "names", "bbox")}
+    if not all(isinstance(array, np.ndarray) and array.ndim for array in held.values()):
+        raise ValueError("is no cache of ours")  # numpy hands out as bytes what has no header of its own
     count = len(held["id"])
     shapes = [held[name].shape for name in ("stamp", "id", "image", "bbox")]
     kinds = [held[name].dtype.kind for name in ("stamp", "id", "image", "names", "bbox")]
