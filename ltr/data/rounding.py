@@ -16,10 +16,12 @@ def round_decimal(values: np.ndarray, digits: int) -> np.ndarray:
     published states hold 5.5. Here only the few values near such a tie take the slow way.
     """
     values = np.asarray(values, np.float64)
-    scaled = values * 10**digits
+    large = ~(np.abs(values) < 2.0**52)  # nothing after the point to round; NaN and infinite ones too
+    small = np.where(large, 0.0, values)
+    scaled = small * 10**digits
     whole = np.rint(scaled)
-    rounded = whole / 10**digits + 0.0  # no negative zeros
+    rounded = np.where(large, values, whole / 10**digits + 0.0)  # no negative zeros
     doubtful = np.abs(np.abs(scaled - whole) - 0.5) <= 1e-6 + 1e-12 * np.abs(scaled)
     if doubtful.any():
-        rounded[doubtful] = [round(x, digits) + 0.0 for x in values[doubtful].tolist()]
+        rounded[doubtful] = [round(x, digits) + 0.0 for x in small[doubtful].tolist()]
     return rounded
