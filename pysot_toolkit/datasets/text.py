@@ -57,7 +57,7 @@ def _parse_lines(data: bytes) -> np.ndarray:
             raise ValueError(f"line {number}: '{one_line(line[:40])}' is not a row of numbers") from None
         if len(rows[-1]) != len(rows[0]):
             raise ValueError(f"line {number}: {len(rows[-1])} numbers where line 1 has {len(rows[0])}")
-    return np.array(rows, np.float64)
+    return np.array(rows, np.float64) if rows else np.empty((0, 0))  # white space that is no separator
 
 
 def read_boxes(path: Path, columns: int | None = 4, nan_is_absent: bool = False) -> np.ndarray:

@@ -60,7 +60,8 @@ def test_broken_tables_name_the_line(text, message):
 
 
 def test_an_empty_table_has_no_rows():
-    assert parse_table(b"").shape == parse_table(b" \n\n").shape == (0, 0)
+    for text in (b"", b" \n\n", b"\x0b", b"\xc2\xa0\n"):
+        assert parse_table(text).shape == (0, 0)
 
 
 @pytest.fixture
