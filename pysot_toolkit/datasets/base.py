@@ -212,7 +212,7 @@ def listed_folders(path: Path) -> list[Path]:
     ]
     if missing:
         raise UserError(
-            f"{path}: lists '{missing[0].name}' ({len(missing)} in all), which is not beside it; restore it"
+            f"{path}: lists '{missing[0].name[:60]}' ({len(missing)} in all), which is not beside it; restore it"
         )
     return folders
 

@@ -82,7 +82,7 @@ def _test_names(root: Path, published: set[str]) -> list[str]:
         missing = [name for name in names if not os.path.isdir(_folder(root, name))]
         if missing:
             raise UserError(
-                f"{own}: lists '{missing[0]}' ({len(missing)} in all), which is not in {root}; restore it or mend the list"
+                f"{own}: lists '{missing[0][:60]}' ({len(missing)} in all), which is not in {root}; restore it or mend the list"
             )
         return names
     found = [path.parent.name for path in sorted(root.glob("*/*/groundtruth.txt"))]
@@ -102,6 +102,8 @@ def _annotation(folder: Path) -> Annotation:
         path = folder / name
         flags = read_table(path).reshape(-1)
         if len(flags) < len(bbox):
-            raise UserError(f"{path}: {len(flags)} values for {len(bbox)} boxes; restore the file")
+            raise UserError(
+                f"{path}: {len(flags)} values for {len(bbox)} boxes in groundtruth.txt; restore the files"
+            )
         hidden |= flags[: len(bbox)] != 0
     return Annotation(bbox, present=~hidden)

@@ -149,12 +149,14 @@ def polygon_to_rectangle(polygon: np.ndarray) -> np.ndarray:
     mean corner until its area is that of the polygon, pixels counted inclusively.
     """
     x, y = polygon[..., 0::2], polygon[..., 1::2]
-    width, height = np.ptp(x, axis=-1), np.ptp(y, axis=-1)
-    sides = np.hypot(x[..., 0] - x[..., 1], y[..., 0] - y[..., 1]) * np.hypot(
-        x[..., 1] - x[..., 2], y[..., 1] - y[..., 2]
-    )
-    with np.errstate(divide="ignore", invalid="ignore"):
+    # Flat polygons have no scale; corners beyond all images may give a rectangle that is not finite.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        width, height = np.ptp(x, axis=-1), np.ptp(y, axis=-1)
+        sides = np.hypot(x[..., 0] - x[..., 1], y[..., 0] - y[..., 1]) * np.hypot(
+            x[..., 1] - x[..., 2], y[..., 1] - y[..., 2]
+        )
         scale = np.nan_to_num(np.sqrt(sides / (width * height)), nan=1.0, posinf=1.0)
-    width, height = width * scale, height * scale
-    centre_x, centre_y = x.mean(-1), y.mean(-1)
-    return np.stack([centre_x - width / 2, centre_y - height / 2, width + 1, height + 1], -1)
+        width, height = width * scale, height * scale
+        centre_x, centre_y = x.mean(-1), y.mean(-1)
+        corners = centre_x - width / 2, centre_y - height / 2
+    return np.stack([*corners, width + 1, height + 1], -1)
