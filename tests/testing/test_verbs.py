@@ -269,14 +269,8 @@ def test_torchrun_starts_a_process_per_gpu(monkeypatch):
         under_torchrun(["python", "x"], [4], settings)
 
 
-@pytest.mark.parametrize("sign, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_reaches_the_child(tmp_path, sign, code):
-    note = tmp_path / "note"
-    child = (
-        f"import os, pathlib, time; note = pathlib.Path({str(note)!r})\n"
-        "try:\n    note.write_text(str(os.getpid())); time.sleep(60)\n"
-        "except KeyboardInterrupt:\n    note.write_text('interrupted')\n    raise SystemExit(130)\n"
-    )
+def parent_of(child: str) -> subprocess.Popen:
+    """A process that runs the code ``child`` in a child of its own, as onekey does with its stages."""
     parent = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from config.cli import run\nfrom pysot_toolkit.testing.launch import run_child\n"
@@ -288,6 +282,18 @@ def test_ctrl_c_reaches_the_child(tmp_path, sign, code):
         process = subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, heard)
+    return process
+
+
+@pytest.mark.parametrize("sign, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_reaches_the_child(tmp_path, sign, code):
+    note = tmp_path / "note"
+    child = (
+        f"import os, pathlib, time; note = pathlib.Path({str(note)!r})\n"
+        "try:\n    note.write_text(str(os.getpid())); time.sleep(60)\n"
+        "except KeyboardInterrupt:\n    note.write_text('interrupted')\n    raise SystemExit(130)\n"
+    )
+    process = parent_of(child)
     limit = time.monotonic() + 30
     while not (note.exists() and note.read_text()) and time.monotonic() < limit:
         time.sleep(0.05)
@@ -304,16 +310,7 @@ def test_a_second_ctrl_c_ends_a_child_that_takes_its_time(tmp_path):
         "try:\n    note.write_text(str(os.getpid())); time.sleep(60)\n"
         "except KeyboardInterrupt:\n    note.write_text(f'saving {os.getpid()}'); time.sleep(60)\n"
     )
-    parent = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "from config.cli import run\nfrom pysot_toolkit.testing.launch import run_child\n"
-        f"run(lambda: run_child([sys.executable, '-c', {child!r}]))\n"
-    )
-    heard = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen([sys.executable, "-c", parent], stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, heard)
+    process = parent_of(child)
     for said in ("", "saving"):
         limit = time.monotonic() + 30
         while not (note.exists() and note.read_text().startswith(said or tuple("123456789"))):
