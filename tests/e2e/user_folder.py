@@ -16,8 +16,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# A TransT that one core trains in seconds; everything else is the variant's own.
-TINY = {
+# A TransT that one core trains in seconds.
+NETWORK = {
     "network.args.backbone": "tiny",
     "network.args.hidden_dim": "16",
     "network.args.nheads": "2",
@@ -26,6 +26,10 @@ TINY = {
     "network.pretrained": "false",
     "data.search_size": "64",
     "data.template_size": "32",
+}
+# How it is trained; everything else is the variant's own.
+TINY = {
+    **NETWORK,
     "data.workers": "1",
     "train.epochs": "4",
     "train.burn_in_epochs": "2",

@@ -9,19 +9,13 @@ from typing import Any
 
 import torch
 
+from tests.e2e.user_folder import NETWORK
 from tests.faults.file_faults import FileFault
 from tests.faults.verbs import Ended, Job, Server, Verb
 
 VARIANT = "spot_transt_003"
 TRAINING = {
-    "network.args.backbone": "tiny",
-    "network.args.hidden_dim": "16",
-    "network.args.nheads": "2",
-    "network.args.dim_feedforward": "32",
-    "network.args.featurefusion_layers": "1",
-    "network.pretrained": "false",
-    "data.search_size": "64",
-    "data.template_size": "32",
+    **NETWORK,
     "data.workers": "0",
     "data.datasets": "LaSOT:train",
     "train.epochs": "3",
