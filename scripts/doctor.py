@@ -124,31 +124,35 @@ def machine(settings: Settings, given: list[str]) -> Iterator[Row]:
     for number in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(number)
         yield Row(GOOD, f"GPU {number}", f"{card.name}, {card.total_memory / 2**30:.0f} GB")
-    yield image_decoder()
+    yield from image_decoders()
 
 
-def image_decoder() -> Row:
-    """The JPEG decoder in use, measured beside the others that are installed."""
+def image_decoders() -> Iterator[Row]:
+    """The JPEG decoders in use, of whole frames and of parts, measured beside the others that are installed."""
     from ltr.data.decoders import measure
 
     timings = measure()
-    used = next(timing for timing in timings if timing.used)
-    others = [timing for timing in timings if not timing.used]
-    found = ", ".join(
-        [f"{used.name} {used.version}: {used.milliseconds:.1f} ms for 1280x720"]
-        + [f"{other.name} {other.milliseconds:.1f}" for other in others]
-    )
-    different = [f"{other.name} {other.version}" for other in others if not other.agrees]
-    if different:
-        remedy = (
-            f"other pixels by {', '.join(different)}: runs repeat only on machines that use {used.name} too"
+    for part, what, best in ((False, "1280x720", "simplejpeg"), (True, "256x256 of 1280x720", "TurboJPEG")):
+        name = "decoder of parts" if part else "image decoder"
+        used = next(timing for timing in timings if timing.used and timing.part == part)
+        others = [timing for timing in timings if not timing.used and timing.part == part]
+        found = ", ".join(
+            [f"{used.name} {used.version}: {used.milliseconds:.1f} ms for {what}".replace(" :", ":")]
+            + [f"{other.name} {other.milliseconds:.1f}" for other in others]
         )
-        return Row(ABSENT, "image decoder", found, remedy)
-    if used.name != "simplejpeg":
-        return Row(
-            ABSENT, "image decoder", f"{found}; equal pixels", "pip install simplejpeg, which is faster"
-        )
-    return Row(GOOD, "image decoder", f"{found}; equal pixels")
+        different = [f"{other.name} {other.version}" for other in others if not other.agrees]
+        if different:
+            yield Row(
+                ABSENT,
+                name,
+                found,
+                f"other pixels by {', '.join(different)}: runs repeat only on machines that use {used.name} too",
+            )
+        elif used.name != best:
+            remedy = f"pip install {best.lower()}, which is faster, where there is a wheel for this Python"
+            yield Row(ABSENT, name, f"{found}; equal pixels", remedy)
+        else:
+            yield Row(GOOD, name, f"{found}; equal pixels")
 
 
 def ranks(settings: Settings, given: list[str]) -> Iterator[Row]:

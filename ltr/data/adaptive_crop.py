@@ -16,7 +16,7 @@ import numpy as np
 
 from config.errors import UserError, nearest
 from ltr.data.bbox import Array
-from ltr.data.image_loader import Frame, Region, reduction
+from ltr.data.image_loader import Frame, Part, Region, reduction
 
 CENTRED, REPLICATE, INSIDE, INSIDE_MAJOR = "centred", "replicate", "inside", "inside_major"
 MODES = (CENTRED, REPLICATE, INSIDE, INSIDE_MAJOR)
@@ -82,7 +82,7 @@ def decode_frames(
         frames: of n crops; see ``ltr.data.image_loader``.
         rectangles: ``[n, 4]``.
         output_size: width and height of the resized crops, px.
-        whole: the frame of which all rows are needed, for its channel mean.
+        whole: the frame of which everything is needed, for its channel mean.
 
     Raises:
         BadImage: as ``Frame.region``.
@@ -91,8 +91,8 @@ def decode_frames(
     for frame in dict.fromkeys(frames):
         own = rectangles[[other is frame for other in frames]]
         reduced = min(map(reduction, own[:, 2:].min(0).tolist(), output_size))
-        bottom = int((own[:, 1] + own[:, 3]).max())
-        regions[frame] = frame.region(None if frame is whole else bottom, reduced)
+        part = Part(*own[:, :2].min(0).tolist(), *(own[:, :2] + own[:, 2:]).max(0).tolist())
+        regions[frame] = frame.region(None if frame is whole else part, reduced)
     return [regions[frame] for frame in frames]
 
 
@@ -102,22 +102,25 @@ def cut_rectangle(
     output_size: tuple[int, int],
     border: int = cv2.BORDER_REPLICATE,
     interpolation: int = cv2.INTER_LINEAR,
+    origin: tuple[int, int] = (0, 0),
     reduced: int = 1,
 ) -> np.ndarray:
     """The pixels of one crop.
 
     Args:
-        image: ``[H, W]`` or ``[H, W, C]``; rows below the rectangle may be missing.
+        image: ``[H, W]`` or ``[H, W, C]``: the frame, or a part that has all that the rectangle has of the frame.
         rectangle: whole numbers ``[4]``; parts outside the image are fine.
         output_size: width and height of the result, px.
         border: what lies outside: ``cv2.BORDER_REPLICATE``, or ``cv2.BORDER_CONSTANT`` for zeros (masks).
         interpolation: ``cv2.INTER_LINEAR``, or ``cv2.INTER_NEAREST`` for masks of several objects.
+        origin: column and row of the frame where ``image`` begins.
         reduced: how many times smaller ``image`` is than the frame in which ``rectangle`` lies (1, 2, 4 or 8).
 
     Returns:
         ``[height, width]`` or ``[height, width, C]`` of the image's type.
     """
     x, y, w, h = (int(number) for number in rectangle)
+    x, y = x - origin[0], y - origin[1]
     height, width = image.shape[:2]
     left, top, right, bottom = max(-x, 0), max(-y, 0), max(x + w - width, 0), max(y + h - height, 0)
     outside = left >= w or top >= h or right >= w or bottom >= h

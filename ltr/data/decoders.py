@@ -1,8 +1,9 @@
 """The JPEG decoders that are installed, side by side: how fast each is here, and whether all give the same pixels.
 
-Training and tracking use simplejpeg, else OpenCV (``ltr.data.image_loader``). All of these rest on libjpeg-turbo with
-its exact integer transform and smooth colours. A test holds those that it finds to equal bytes, and
-``scripts/doctor.py`` says whether it is so on this machine: a run repeats bit for bit elsewhere only where it is.
+Training and tracking use simplejpeg, else OpenCV, and TurboJPEG for parts of frames, else their upper rows
+(``ltr.data.image_loader``). All of these rest on libjpeg-turbo with its exact integer transform and smooth colours. A
+test holds those that it finds to equal bytes, and ``scripts/doctor.py`` says whether it is so on this machine: a run
+repeats bit for bit elsewhere only where it is.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ltr.data import image_loader
+from ltr.data import image_loader, jpeg_parts
 
 Decode = Callable[[bytes], np.ndarray]  # a JPEG file's bytes to RGB uint8 [H, W, 3]
 
 _SIZE = (1280, 720)
+_PART = image_loader.Part(512, 232, 768, 488)  # 256 px in the middle
 _ROUNDS = 5
 
 
@@ -36,16 +38,20 @@ class Timing(NamedTuple):
 
     name: str
     version: str
-    milliseconds: float  # CPU time for a whole frame of 1280 x 720
+    part: bool  # whether it decodes a square of 256 px of the frame, or all of it
+    milliseconds: float  # CPU time for a frame of 1280 x 720
     agrees: bool  # with the one that is used, in every pixel
     used: bool
 
 
 def measure() -> list[Timing]:
-    """All installed decoders, the fastest first; takes about 0.1 s."""
-    file = sample()
-    found = installed()
-    used = "simplejpeg" if image_loader.simplejpeg is not None else "OpenCV"
+    """All installed decoders of whole frames, the fastest first, then those of parts; takes about 0.1 s."""
+    file, parts = sample(), _of_parts()
+    wholes = _compared(file, installed(), "OpenCV" if image_loader.simplejpeg is None else "simplejpeg")
+    return wholes + [timing._replace(part=True) for timing in _compared(file, parts, next(iter(parts)))]
+
+
+def _compared(file: bytes, found: dict[str, Decoder], used: str) -> list[Timing]:
     expected = found[used].decode(file)
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(_ROUNDS + 1):  # in turns, and the first does not count
@@ -57,6 +63,7 @@ def measure() -> list[Timing]:
         Timing(
             name,
             decoder.version,
+            False,
             1e3 * float(np.median(seconds[name][1:])),
             np.array_equal(decoder.decode(file), expected),
             name == used,
@@ -64,6 +71,24 @@ def measure() -> list[Timing]:
         for name, decoder in found.items()
     ]
     return sorted(timings, key=lambda timing: timing.milliseconds)
+
+
+def _of_parts() -> dict[str, Decoder]:
+    """The ways to decode a part of a frame, by name; the first is used."""
+
+    left, top, right, bottom = _PART
+
+    def part(file: bytes) -> np.ndarray:
+        region = image_loader.Frame("", file).region(_PART)
+        x, y = region.origin
+        return region.pixels[top - y : bottom - y, left - x : right - x]
+
+    def upper_rows(file: bytes) -> np.ndarray:
+        return image_loader.Frame("", file).upper_rows(bottom)[top:bottom, left:right]
+
+    rows = {"upper rows": Decoder("", upper_rows)}
+    where = jpeg_parts.available()
+    return rows if where is None else {"TurboJPEG": Decoder(f"of {where}", part), **rows}
 
 
 def sample() -> bytes:

@@ -1,15 +1,15 @@
 """Image files to RGB arrays, decoding no more than the crops need.
 
-JPEG frames are decoded by simplejpeg (libjpeg-turbo), other formats and installations without it by OpenCV. All
-that are usually installed (``ltr.data.decoders``) rest on libjpeg-turbo and return the same bytes at every scale with
-the exact transform and smooth colours, which is what is asked of them here: so the choice changes no result. simplejpeg
-is the fastest of them wherever it was measured, and the only one that says what is wrong with a damaged file instead
-of painting over it. Two properties of baseline JPEG save most of the work:
+Parts of JPEG frames are decoded by TurboJPEG (``ltr.data.jpeg_parts``), whole ones by simplejpeg, other formats and
+installations without them by OpenCV. All that are usually installed (``ltr.data.decoders``) rest on libjpeg-turbo and
+return the same bytes at every scale with the exact transform and smooth colours, which is what is asked of them here:
+so the choice changes no result. These are the fastest wherever it was measured, and the ones that say what is wrong
+with a damaged file instead of painting over it. What saves most of the work:
 
-- its blocks are stored from top to bottom, so that a file whose header says "240 rows" decodes as the
-  first 240 rows and stops: a crop costs nothing for what lies below it;
-- its transform can leave out the high frequencies, which decodes at 1/2, 1/4 or 1/8 of the size: right
-  where a crop is reduced by as much anyway.
+- a crop costs little for what lies above and beside it, and nothing for what lies below it. Without TurboJPEG only the
+  last holds: blocks are stored from top to bottom, and a file whose header says "240 rows" decodes as the first 240;
+- the transform can leave out the high frequencies, which decodes at 1/2, 1/4 or 1/8 of the size: right where a crop is
+  reduced by as much anyway.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from ltr.data import jpeg_parts
 
 try:
     import simplejpeg
@@ -64,14 +66,29 @@ class BadImage(Exception):
         return f"{self.path}: {self.reason}"
 
 
+class Part(NamedTuple):
+    """A rectangle of a frame, whole px; what of it lies outside the frame does not matter."""
+
+    left: int
+    top: int
+    right: int  # one past the last column
+    bottom: int
+
+
 class Region(NamedTuple):
-    """The decoded part of a frame; it always begins at the frame's top-left corner."""
+    """The decoded part of a frame."""
 
     pixels: np.ndarray  # RGB uint8 [h, w, 3]
     reduced: int  # frame px per decoded px: 1, 2, 4 or 8
+    origin: tuple[int, int]  # column and row of the frame where it begins, multiples of reduced
     width: int  # of the whole frame, px
     height: int
-    whole: bool  # all rows of the frame are here
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the frame."""
+        height, width = self.pixels.shape[:2]
+        return (width, height) == (_reduced(self.width, self.reduced), _reduced(self.height, self.reduced))
 
 
 class _Layout(NamedTuple):
@@ -80,9 +97,10 @@ class _Layout(NamedTuple):
     width: int
     height: int
     height_at: int  # offset of the two bytes that hold the height
-    block_rows: int  # pixel rows of one line of blocks
+    block: tuple[int, int]  # width and height in which its blocks come, px
     scan: int  # offset of the compressed data
     one_scan: bool  # baseline, all colours in one scan: rows are complete one after the other
+    colours: int
 
 
 def read_image(path: str | os.PathLike[str]) -> np.ndarray:
@@ -114,30 +132,48 @@ class Frame:
             self._pixels = _decode_other(path, data)
             self.height, self.width = self._pixels.shape[:2]
 
-    def region(self, bottom: int | None = None, reduced: int = 1) -> Region:
-        """Decode what some crops of the frame need, and no more; of other formats than JPEG, everything.
+    def region(self, part: Part | None = None, reduced: int = 1) -> Region:
+        """Decode what some crops of the frame need, and little more; of other formats than JPEG, everything.
 
         Args:
-            bottom: where the lowest crop ends, px from the top; None: all rows are needed, for the frame's channel mean.
+            part: where the crops lie; what is decoded has that and, where the frame goes on, all that resizing mixes in.
+                None: everything is needed, for the frame's channel mean.
             reduced: 1, 2, 4 or 8, see ``reduction``.
 
         Raises:
-            BadImage: the file is truncated or corrupt. Damage below the decoded rows is noticed where it breaks the
-                structure of the file (truncation, markers, holes), not where it only changes pixels.
+            BadImage: the file is truncated or corrupt. Damage outside the part is noticed where it breaks the structure
+                of the file (truncation, markers, holes), not where it only changes pixels.
         """
         if not self._data.startswith(b"\xff\xd8"):
-            return Region(self._pixels, 1, self.width, self.height, True)
-        data, layout = self._data, self._layout
-        if bottom is not None:
-            # One more line of blocks: the colours of the last row are interpolated with the row below it.
-            rows = (math.ceil(max(bottom, 1) / layout.block_rows) + 1) * layout.block_rows
-            if rows < self.height and _looks_sound(self.path, data, layout):
-                top = bytearray(data)
-                top[layout.height_at : layout.height_at + 2] = rows.to_bytes(2, "big")
-                pixels = _decode(self.path, top, layout._replace(height=rows), reduced, strict=False)
-                return Region(pixels, reduced, self.width, self.height, False)
-        pixels = _decode(self.path, data, layout, reduced)
-        return Region(pixels, reduced, self.width, self.height, True)
+            return Region(self._pixels, 1, (0, 0), self.width, self.height)
+        whole = Part(0, 0, self.width, self.height)
+        part = whole if part is None else self._inside(part, reduced)
+        if part == whole or not _looks_sound(self.path, self._data, self._layout):
+            pixels = _cut(_decode(self.path, self._data, self._layout, reduced), part, reduced)
+        elif self._layout.colours in (1, 3) and jpeg_parts.available():
+            pixels = _decode_part(self.path, self._data, self._layout, part, reduced)
+        else:
+            pixels = _cut(self.upper_rows(part.bottom, reduced), part, reduced)
+        return Region(pixels, reduced, (part.left, part.top), self.width, self.height)
+
+    def _inside(self, part: Part, reduced: int) -> Part:
+        """What is to be decoded, in px of the frame: at least a pixel, and a decoded one more on each side."""
+        left = max(min(part.left - reduced, self.width - 1), 0) // reduced * reduced
+        top = max(min(part.top - reduced, self.height - 1), 0) // reduced * reduced
+        right = min(max(_reduced(part.right, reduced) * reduced, left) + reduced, self.width)
+        bottom = min(max(_reduced(part.bottom, reduced) * reduced, top) + reduced, self.height)
+        return Part(left, top, right, bottom)
+
+    def upper_rows(self, bottom: int, reduced: int = 1) -> np.ndarray:
+        """A JPEG frame down to row ``bottom`` at least, RGB uint8 ``[h, W / reduced, 3]``: ``region`` without TurboJPEG."""
+        block = self._layout.block[1]
+        # One more line of blocks: the colours of the last row are interpolated with the row below it.
+        rows = (math.ceil(bottom / block) + 1) * block
+        if rows >= self.height:
+            return _decode(self.path, self._data, self._layout, reduced)
+        upper, at = bytearray(self._data), self._layout.height_at
+        upper[at : at + 2] = rows.to_bytes(2, "big")
+        return _decode(self.path, upper, self._layout._replace(height=rows), reduced, strict=False)
 
 
 def open_frame(path: str | os.PathLike[str]) -> Frame:
@@ -152,6 +188,10 @@ def open_frame(path: str | os.PathLike[str]) -> Frame:
 def reduction(side: int, size: int) -> int:
     """The largest scale of decoding that leaves ``side`` px of the frame at least as many as the crop's ``size``."""
     return next((k for k in (8, 4, 2) if side >= k * size), 1)
+
+
+def _reduced(pixels: int, by: int) -> int:
+    return -(-pixels // by)
 
 
 def channel_mean(region: Region) -> np.ndarray:
@@ -173,7 +213,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[str, bytes]:
 
 def _layout(name: str, data: bytes) -> _Layout:
     """Walk the segments of a JPEG file (ITU-T T.81, annex B) up to its compressed data."""
-    frame: tuple[int, int, int, int, int, int] | None = None
+    frame: tuple[int, int, int, tuple[int, int], int, int] | None = None
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
@@ -187,17 +227,21 @@ def _layout(name: str, data: bytes) -> _Layout:
             if body[0] in (12, 16):
                 raise BadImage(name, f"is a JPEG of {body[0]} bits per channel; convert it to 8")
             colours = body[5]
-            rows = 8 * max((body[7 + 3 * i] & 15 for i in range(colours)), default=1)
+            sampling = [body[7 + 3 * i] for i in range(colours)] or [0x11]
+            block = (
+                8 * max(factors >> 4 for factors in sampling),
+                8 * max(factors & 15 for factors in sampling),
+            )
             height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
-            frame = width, height, at + 5, rows, colours, marker
+            frame = width, height, at + 5, block, colours, marker
         elif marker == 0xDA and frame is not None and body:
-            width, height, height_at, rows, colours, kind = frame
-            if not width or not height or width * height > _LARGEST or not rows:
+            width, height, height_at, block, colours, kind = frame
+            if not width or not height or width * height > _LARGEST or not all(block):
                 raise BadImage(name, f"is corrupt (its header says {width} x {height} pixels)")
             if kind in (0xC0, 0xC1, 0xC2) and width * height > _DENSEST * (len(data) - at):
                 raise BadImage(name, f"is truncated ({len(data)} bytes for {width} x {height} pixels)")
             one_scan = kind in (0xC0, 0xC1) and body[0] == colours
-            return _Layout(width, height, height_at, rows, at + 2 + length, one_scan)
+            return _Layout(width, height, height_at, block, at + 2 + length, one_scan, colours)
         at += 2 + length
     raise BadImage(name, "is truncated or corrupt (no complete JPEG header)")
 
@@ -220,7 +264,7 @@ def _looks_sound(name: str, data: bytes, layout: _Layout) -> bool:
 def _decode(
     name: str, data: bytes | bytearray, layout: _Layout, reduced: int, strict: bool = True
 ) -> np.ndarray:
-    width, height = math.ceil(layout.width / reduced), math.ceil(layout.height / reduced)
+    width, height = _reduced(layout.width, reduced), _reduced(layout.height, reduced)
     if simplejpeg is None:
         if strict:
             _looks_sound(name, bytes(data), layout)  # OpenCV fills what is missing with grey
@@ -233,6 +277,27 @@ def _decode(
     if harmless and int(harmless[1]) <= 8:  # some cameras pad the scan by a byte or two
         return _decode(name, data, layout, reduced, strict=False)
     raise BadImage(name, f"is {'truncated' if 'Premature end' in reason else 'corrupt'} ({reason})")
+
+
+def _cut(pixels: np.ndarray, part: Part, reduced: int) -> np.ndarray:
+    rows = slice(part.top // reduced, _reduced(part.bottom, reduced))
+    return pixels[rows, part.left // reduced : _reduced(part.right, reduced)]
+
+
+def _decode_part(name: str, data: bytes, layout: _Layout, part: Part, reduced: int) -> np.ndarray:
+    """The pixels of a part whose corners are multiples of ``reduced`` or the frame's, as those of the whole."""
+    block = layout.block[0]
+    # A part begins with a block. One more on each side, as the colours of its outer columns have no neighbours.
+    first = max(part.left // block - 1, 0) * block // reduced
+    last = _reduced(min(part.right + block, layout.width), reduced)
+    left, right = part.left // reduced, _reduced(part.right, reduced)
+    rows = part.top // reduced, _reduced(part.bottom, reduced)
+    try:
+        return jpeg_parts.decode_part(data, (first, last), rows, reduced)[:, left - first : right - first]
+    except (
+        ValueError
+    ):  # sampled in a way that TurboJPEG has no name for, padded, or damaged: the whole will tell
+        return _cut(_decode(name, data, layout, reduced), part, reduced)
 
 
 def _decode_other(name: str, data: bytes) -> np.ndarray:

@@ -32,7 +32,7 @@ from typing import Any, Literal, Protocol
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from config.console import warn
 from config.errors import UserError
@@ -112,10 +112,16 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
         part = [sample for sample in samples if sample["named"].kind == kind]
         if part:
             names = part[0].keys() - {"named", "bad"}
-            batch[kind] = {
-                name: torch.from_numpy(np.stack([sample[name] for sample in part])) for name in sorted(names)
-            }
+            batch[kind] = {name: _stack([sample[name] for sample in part]) for name in sorted(names)}
     return batch
+
+
+def _stack(values: list[Any]) -> torch.Tensor:
+    if np.ndim(values[0]):
+        return default_collate(
+            values
+        )  # in a worker straight into the memory that it shares with the main process
+    return torch.from_numpy(np.stack(values))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 from config.settings import Settings
 from ltr.data.augment import DRAWS
 from ltr.data.crop import CropGeometry, box_to_crop, crop_geometry, cut, jitter
-from ltr.data.image_loader import BadImage, Frame, Region, channel_mean, open_frame, reduction
+from ltr.data.image_loader import BadImage, Frame, Part, Region, channel_mean, open_frame, reduction
 
 if TYPE_CHECKING:
     from ltr.data.sampler import FrameBox, LabelledPair, SparseInstance
@@ -56,11 +56,11 @@ def make_crops(requests: Sequence[Request]) -> list[Crop]:
         geometries = {number: _geometry(requests[number]) for number in numbers}
         frame = open_frame(path)
         reduced = min(reduction(int(g.side), requests[n].size) for n, g in geometries.items())
-        bottom: int | None = max(int(g.top + g.side) for g in geometries.values())
+        part: Part | None = _part(list(geometries.values()))
         beyond = any(_reaches_beyond(frame, geometry) for geometry in geometries.values())
         if beyond or any(requests[n].need_mean for n in numbers):
-            bottom = None  # what lies outside has the colour of the mean
-        region = frame.region(bottom, reduced)
+            part = None  # what lies outside has the colour of the mean
+        region = frame.region(part, reduced)
         mean = channel_mean(region) if region.whole else np.zeros(3)
         for number, geometry in geometries.items():
             crops[number] = _crop(requests[number], geometry, region, mean)
@@ -79,8 +79,17 @@ def _reaches_beyond(frame: Frame, where: CropGeometry) -> bool:
     return bool(where.left < 0 or where.top < 0 or right > frame.width or bottom > frame.height)
 
 
+def _part(geometries: Sequence[CropGeometry]) -> Part:
+    return Part(
+        min(int(where.left) for where in geometries),
+        min(int(where.top) for where in geometries),
+        max(int(where.left + where.side) for where in geometries),
+        max(int(where.top + where.side) for where in geometries),
+    )
+
+
 def _crop(request: Request, geometry: CropGeometry, region: Region, mean: np.ndarray) -> Crop:
-    pixels = cut(region.pixels, geometry, request.size, mean, reduced=region.reduced)
+    pixels = cut(region.pixels, geometry, request.size, mean, region.origin, region.reduced)
     bbox = box_to_crop(request.frame.bbox, request.about, geometry.factor, request.size)
     size = (region.width, region.height)
     return Crop(pixels, bbox, request.about, float(geometry.factor), mean, size)

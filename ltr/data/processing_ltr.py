@@ -103,7 +103,7 @@ class SequenceProcessing:
         rectangles = np.concatenate([train, test])
         regions = decode_frames([opened[frame.path] for frame in every], rectangles, self._size)
         crops = [
-            cut_rectangle(region.pixels, where, self._size, reduced=region.reduced)
+            cut_rectangle(region.pixels, where, self._size, origin=region.origin, reduced=region.reduced)
             for region, where in zip(regions, rectangles)
         ]
         return {

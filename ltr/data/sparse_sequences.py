@@ -138,7 +138,7 @@ class SparseSequenceProcessing:
         rectangles = np.stack([place.rectangle for place in places])
         regions = decode_frames([opened[place.path] for place in places], rectangles, size, whole)
         return [
-            (cut_rectangle(region.pixels, where, size, reduced=region.reduced), region)
+            (cut_rectangle(region.pixels, where, size, origin=region.origin, reduced=region.reduced), region)
             for region, where in zip(regions, rectangles)
         ]
 

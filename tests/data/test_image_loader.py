@@ -9,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ltr.data import decoders, image_loader
-from ltr.data.image_loader import BadImage, channel_mean, open_frame, read_image, reduction
+from ltr.data import decoders, image_loader, jpeg_parts
+from ltr.data.image_loader import BadImage, Part, channel_mean, open_frame, read_image, reduction
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +41,89 @@ def test_real_frames_as_opencv_reads_them(frames):
         assert np.array_equal(read_image(path), plain(path)), path
 
 
-@settings(deadline=None, max_examples=40)
-@example(bottom=320, reduced=1)  # ends with a line of blocks
-@example(bottom=-5, reduced=2)
-@given(bottom=st.integers(-50, 900), reduced=st.sampled_from([1, 2, 4, 8]))
-def test_the_upper_rows_are_the_same_as_those_of_the_whole(large, bottom, reduced):
-    frame = open_frame(large)
-    region, whole = frame.region(bottom, reduced), frame.region(None, reduced)
-    assert (region.width, region.height, region.reduced) == (1280, 720, reduced)
-    assert whole.whole and whole.pixels.shape == (720 // reduced, 1280 // reduced, 3)
-    rows = -(-min(max(bottom, 0), 720) // reduced)
-    assert np.array_equal(region.pixels[:rows], whole.pixels[:rows])
-    assert region.whole == (len(region.pixels) == len(whole.pixels))
-    assert region.whole or len(region.pixels) * reduced <= max(bottom, 1) + 32 + reduced
+def without(monkeypatch, *decoders):
+    """As if these were not installed."""
+    if "TurboJPEG" in decoders:
+        monkeypatch.setattr(jpeg_parts, "available", lambda: None)
+    if "simplejpeg" in decoders:
+        monkeypatch.setattr(image_loader, "simplejpeg", None)
+
+
+@pytest.fixture(scope="module")
+def sampled(large, tmp_path_factory):
+    """One picture of odd size, stored in all the ways of sampling colour."""
+    folder = tmp_path_factory.mktemp("sampled")
+    picture = Image.open(large).crop((100, 50, 543, 387))
+    files = []
+    for name, mode, subsampling in (
+        ("444", "RGB", 0),
+        ("422", "RGB", 1),
+        ("420", "RGB", 2),
+        ("grey", "L", -1),
+    ):
+        files.append(folder / f"{name}.jpg")
+        picture.convert(mode).save(files[-1], quality=85, subsampling=subsampling)
+    for name in ("411", "440"):
+        files.append(folder / f"{name}.jpg")
+        factor = getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{name}")
+        pixels = np.asarray(picture)[..., ::-1]
+        cv2.imwrite(str(files[-1]), pixels, [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, factor])
+    files.append(folder / "restart.jpg")
+    cv2.imwrite(str(files[-1]), np.asarray(picture), [cv2.IMWRITE_JPEG_RST_INTERVAL, 3])
+    return [large, *files]
+
+
+UPPER = Part(0, 0, 1280, 40)
+SIDES = st.integers(-60, 1400)
+
+
+@settings(deadline=None, max_examples=300)
+@example(number=0, corner=(0, 320), size=(1280, 1), reduced=1)  # begins with a line of blocks
+@example(number=3, corner=(-5, -5), size=(3, 3), reduced=8)  # outside
+@example(number=3, corner=(442, 336), size=(1, 1), reduced=8)  # the last pixel of an odd size
+@given(
+    number=st.integers(0, 7),
+    corner=st.tuples(SIDES, SIDES),
+    size=st.tuples(st.integers(1, 900), st.integers(1, 900)),
+    reduced=st.sampled_from([1, 2, 4, 8]),
+)
+def test_a_part_is_the_same_as_in_the_whole(sampled, number, corner, size, reduced):
+    frame = open_frame(sampled[number])
+    part = Part(*corner, corner[0] + size[0], corner[1] + size[1])
+    region, whole = frame.region(part, reduced), frame.region(None, reduced)
+    height, width = -(-frame.height // reduced), -(-frame.width // reduced)
+    assert whole.whole and whole.pixels.shape == (height, width, 3)
+    assert region.whole == (region.pixels.shape == whole.pixels.shape)
+    assert (region.width, region.height, region.reduced) == (frame.width, frame.height, reduced)
+    assert not any(np.mod(region.origin, reduced))
+    (left, top), (h, w) = np.array(region.origin) // reduced, region.pixels.shape[:2]
+    assert np.array_equal(region.pixels, whole.pixels[top : top + h, left : left + w])
+    # All of the part that the frame has, and no more than a decoded pixel or two beyond it.
+    for first, count, lowest, highest, extent in (
+        (left, w, part.left, part.right, frame.width),
+        (top, h, part.top, part.bottom, frame.height),
+    ):
+        assert first * reduced <= max(min(lowest, extent - 1), 0)
+        assert (first + count) * reduced >= min(max(highest, 1), extent)
+        assert count * reduced <= highest - lowest + 4 * reduced
     if reduced == 1:
-        assert np.array_equal(whole.pixels, plain(large))
+        assert np.array_equal(whole.pixels, plain(sampled[number]))
+
+
+def test_a_part_costs_no_more_than_it_must(large, monkeypatch):
+    """No decoder is given a whole frame where a part of it is enough, with TurboJPEG or without."""
+    asked = []
+
+    def watched(decode):
+        return lambda *args, **options: asked.append(pixels := decode(*args, **options)) or pixels
+
+    monkeypatch.setattr(jpeg_parts, "decode_part", watched(jpeg_parts.decode_part))
+    monkeypatch.setattr(image_loader, "_decode", watched(image_loader._decode))
+    open_frame(large).region(Part(500, 200, 600, 300))
+    assert [pixels.shape for pixels in asked] == [(102, 137, 3)]
+    without(monkeypatch, "TurboJPEG")
+    open_frame(large).region(Part(500, 200, 600, 300))
+    assert [pixels.shape for pixels in asked[1:]] == [(320, 1280, 3)]
 
 
 def test_a_reduced_frame_shows_the_same(large):
@@ -73,37 +141,46 @@ def test_a_crop_is_never_decoded_smaller_than_it_becomes(side, size):
     assert scale == 8 or side < 2 * scale * size
 
 
-def test_the_fallback_gives_the_same_bytes_at_every_scale(frames, large, monkeypatch):
-    ways = [(bottom, reduced) for bottom in (None, 100) for reduced in (1, 2, 4, 8)]
-    paths = [large, *frames[:3]]
-    fast = [open_frame(path).region(*way).pixels for path in paths for way in ways]
-    monkeypatch.setattr(image_loader, "simplejpeg", None)
-    assert "OpenCV" in [timing.name for timing in decoders.measure() if timing.used]
-    slow = [open_frame(path).region(*way).pixels for path in paths for way in ways]
-    assert all(np.array_equal(a, b) for a, b in zip(fast, slow))
-    assert np.array_equal(read_image(large), plain(large))
+def test_the_fallbacks_give_the_same_bytes_at_every_scale(frames, sampled, monkeypatch):
+    parts = [None, Part(0, 0, 1, 100), Part(33, 47, 240, 171)]
+    paths = [*sampled, *frames[:3]]
+
+    def regions():
+        return [open_frame(path).region(part, k) for path in paths for part in parts for k in (1, 2, 4, 8)]
+
+    fast = regions()
+    for missing in (["TurboJPEG"], ["simplejpeg"], ["TurboJPEG", "simplejpeg"]):
+        with monkeypatch.context() as patch:
+            without(patch, *missing)
+            for one, other in zip(fast, regions(), strict=True):
+                assert one.origin == other.origin and np.array_equal(one.pixels, other.pixels), missing
 
 
-def test_every_installed_decoder_gives_the_same_pixels(frames):
+def test_every_installed_decoder_gives_the_same_pixels(frames, monkeypatch):
     timings = decoders.measure()
-    assert {"simplejpeg", "OpenCV", "torchvision", "Pillow"} <= {timing.name for timing in timings}
-    assert [timing.name for timing in timings if timing.used] == ["simplejpeg"]
+    wholes = [timing for timing in timings if not timing.part]
+    assert {"simplejpeg", "OpenCV", "torchvision", "Pillow"} <= {timing.name for timing in wholes}
+    assert [timing.name for timing in wholes if timing.used] == ["simplejpeg"]
+    parts = {timing.name: timing for timing in timings if timing.part}
+    assert parts.keys() == {"TurboJPEG", "upper rows"} and parts["TurboJPEG"].used
     assert all(timing.agrees and timing.milliseconds > 0 for timing in timings)
+    without(monkeypatch, "TurboJPEG", "simplejpeg")
+    used = [timing.name for timing in decoders.measure() if timing.used]
+    assert sorted(used) == ["OpenCV", "upper rows"]
     for path in frames:
         for name, decoder in decoders.installed().items():
             assert np.array_equal(decoder.decode(path.read_bytes()), read_image(path)), (name, path)
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("decoder", ["fastest", "opencv"])
+@pytest.mark.parametrize("missing", [(), ("TurboJPEG",), ("TurboJPEG", "simplejpeg")])
 @pytest.mark.parametrize("share", [0.0, 0.0005, 0.002, 0.1, 0.5, 0.9, 0.9999])
-def test_a_truncated_file_is_named(large, tmp_path, monkeypatch, share, decoder):
-    if decoder == "opencv":
-        monkeypatch.setattr(image_loader, "simplejpeg", None)
+def test_a_truncated_file_is_named(large, tmp_path, monkeypatch, share, missing):
+    without(monkeypatch, *missing)
     data = large.read_bytes()
     path = tmp_path / "cut.jpg"
     path.write_bytes(data[: int(len(data) * share)])
-    for read in (read_image, lambda p: open_frame(p).region(40)):
+    for read in (read_image, lambda p: open_frame(p).region(UPPER)):
         with pytest.raises(BadImage, match=r"cut\.jpg: is (truncated|empty|no image)"):
             read(path)
 
@@ -117,7 +194,7 @@ def test_an_overwritten_block_is_noticed(large, tmp_path, filler):
     data[middle : middle + 4096] = bytes(4096) if filler == "zeros" else noise
     path = tmp_path / "hole.jpg"
     path.write_bytes(data)
-    for read in (read_image, lambda p: open_frame(p).region(40)):
+    for read in (read_image, lambda p: open_frame(p).region(UPPER)):
         with pytest.raises(BadImage, match="is corrupt"):
             read(path)
 
@@ -153,7 +230,7 @@ def test_other_kinds_of_image(large, tmp_path):
     for name, (pixels, options) in kinds.items():
         cv2.imwrite(str(tmp_path / name), pixels, options)
         assert np.array_equal(read_image(tmp_path / name), plain(tmp_path / name)), name
-        region = open_frame(tmp_path / name).region(60)
+        region = open_frame(tmp_path / name).region(Part(0, 0, 300, 60))
         assert np.array_equal(region.pixels[:60], plain(tmp_path / name)[:60]), name
 
 
@@ -178,7 +255,7 @@ def test_grey_16_bit_and_alpha_become_rgb(tmp_path_factory, height, width, chann
     assert image.dtype == np.uint8 and image.shape == (height, width, 3) and image.flags.c_contiguous
     rounded = 1 if suffix == ".tif" and bits == 16 else 0
     assert np.abs(image.astype(int) - colours).max() <= rounded
-    region = open_frame(path).region(1, 8)
+    region = open_frame(path).region(Part(0, 0, 9, 1), 8)
     assert np.array_equal(region.pixels, image)
 
 

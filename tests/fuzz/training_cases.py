@@ -14,7 +14,7 @@ import numpy as np
 from config.environment import load_settings
 from config.errors import UserError
 from config.files import read_json
-from ltr.data.image_loader import BadImage, channel_mean, open_frame, read_image
+from ltr.data.image_loader import BadImage, Part, channel_mean, open_frame, read_image
 from ltr.data.journal import read_journal
 from ltr.data.sampler_state import Journal, SamplerState
 from ltr.dataset.base import open_dataset
@@ -38,8 +38,8 @@ def _images(suffix: str, *variants: tuple[int, ...]) -> Callable[[Path], Case]:
             read_image(path)
             frame = open_frame(path)
             channel_mean(frame.region(reduced=4))
-            frame.region(bottom=16)
-            frame.region(bottom=16, reduced=2)
+            frame.region(Part(5, 3, 9, 16))
+            frame.region(Part(1, 2, 30, 16), reduced=2)
 
         return Case(path, [encoded(suffix, *options) for options in variants or ((),)], read)
 
