@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,8 @@ from config.errors import UserError
 
 # That any process may wait for the others; the longest wait is for the first one to sample key frames.
 TIMEOUT = timedelta(minutes=30)
+# Gloo raises plain RuntimeErrors, also from within a backward pass.
+_LOST = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -136,6 +139,12 @@ def start_process_group(device: str) -> ProcessGroup:
             **_meeting_place(int(os.environ["RANK"]), size),
         )
     return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen, node, node_rank)
+
+
+def is_loss_of_another(error: RuntimeError) -> bool:
+    """Whether this is how torch tells that another process of the group has ended or does not answer."""
+    grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the group itself may be left by now
+    return grouped and (isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None)
 
 
 def _meeting_place(rank: int, size: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from types import ModuleType
 from config.environment import load_settings
 from config.errors import UserError, nearest
 from config.settings import Settings
+from ltr.admin.process_group import is_loss_of_another
 
 _PACKAGE = "ltr.train_settings"
 
@@ -30,9 +31,21 @@ def variant_settings(module: str, variant: str, overrides: list[str] | None = No
 
 
 def train(module: str, variant: str, overrides: list[str] | None = None) -> None:
-    """Train a variant, or go on with it where it was interrupted."""
+    """Train a variant, or go on with it where it was interrupted.
+
+    Raises:
+        UserError: as the variant; another process of this training has ended.
+    """
     settings = variant_settings(module, variant, overrides)
-    _load(module, variant).run(settings)
+    try:
+        _load(module, variant).run(settings)
+    except RuntimeError as error:
+        if not is_loss_of_another(error):
+            raise
+        raise UserError(
+            "another process of this training has ended, its own last lines say why; torchrun starts all again where "
+            "--max-restarts allows it, and the same command goes on after the newest checkpoint"
+        ) from error
 
 
 def _load(module: str, variant: str) -> ModuleType:

@@ -136,7 +136,9 @@ def test_a_dead_process_ends_the_others(place, together, dead):
     ranks = two_ranks(place)
     ranks[0].says("epoch 2/3")
     ranks[dead].signal(signal.SIGKILL)
-    assert ranks[1 - dead].end(timeout=60).code not in (0, -signal.SIGKILL)
+    ended = ranks[1 - dead].end(timeout=60)
+    assert ended.code == 2 and "Traceback" not in ended.err, ended.err
+    assert "another process of this training has ended" in ended.err.splitlines()[-1]
     for rank in two_ranks(place):
         ok(rank.end())
     assert differences(together, place.trained()) == []

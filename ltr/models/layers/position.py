@@ -8,7 +8,6 @@ import math
 import torch
 
 
-@functools.lru_cache(maxsize=32)
 def sine_positions(
     height: int, width: int, dim: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
 ) -> torch.Tensor:
@@ -24,6 +23,12 @@ def sine_positions(
         raise ValueError(
             f"{dim} channels cannot hold sine and cosine of two coordinates, take a multiple of 4"
         )
+    # What torch.compile captures computes them anew: it can look into no cache, and warns where it meets one.
+    make = _codes if torch.compiler.is_compiling() else _cached_codes
+    return make(height, width, dim, torch.device(device), dtype)
+
+
+def _codes(height: int, width: int, dim: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     half = dim // 2
     # Cached tensors outlive the caller's mode: one made in inference mode could not be trained with later.
     with torch.inference_mode(False), torch.no_grad():
@@ -37,3 +42,6 @@ def sine_positions(
         rows = code(height)[:, None].expand(height, width, half)
         columns = code(width)[None].expand(height, width, half)
         return torch.cat([rows, columns], -1).reshape(1, height * width, dim).to(device, dtype)
+
+
+_cached_codes = functools.lru_cache(maxsize=32)(_codes)
