@@ -67,7 +67,7 @@ def clocks_of(arch: str, device: torch.device, frames: int) -> dict[str, Clock]:
     torch.manual_seed(0)
     network = build_network(NETWORKS[arch]).eval()
     assert isinstance(network, (ATOMnet, DiMPnet))
-    _bound_scores(network)
+    bound_scores(network)
     kind = TRACKERS.get(arch)
     parameters = dataclasses.replace(kind.defaults, locate=_FOUND)
     rng = np.random.default_rng(0)
@@ -89,7 +89,7 @@ def clocks_of(arch: str, device: torch.device, frames: int) -> dict[str, Clock]:
 
 
 @torch.no_grad()
-def _bound_scores(network: ATOMnet | DiMPnet) -> None:
+def bound_scores(network: ATOMnet | DiMPnet) -> None:
     """Bring an untrained network's scores of boxes into the range of 2 IoU - 1, or boxes run away, many px per step."""
     features = network.iou_features(network.extract_backbone(torch.randn(1, 3, 288, 288)))
     box = torch.tensor([[115.0, 111.0, 50.0, 66.0]])

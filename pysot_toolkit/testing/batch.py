@@ -35,6 +35,9 @@ from pysot_toolkit.trackers.images import BadImage, read_image
 # memory, numbers. Mistakes in the code (TypeError, AttributeError, NameError) stop the run instead.
 FAILURES = (UserError, BadImage, OSError, RuntimeError, ValueError, LookupError, ArithmeticError, cv2.error)
 
+# Crops per call of a network on the CPU. More gain nothing there and leave its caches (benchmarks/batch_testing.py).
+_ON_CPU = 2
+
 
 class Run:
     """A tracker at work on one sequence, and what it has said so far.
@@ -218,7 +221,11 @@ class Batch:
         groups = defaultdict(list)
         for run, image, crop in self._crops(following):
             groups[id(run.origin), crop.shape].append((run, image, crop))
-        answers = [answer for group in groups.values() for answer in self._answers(group)]
+        answers = []
+        for group in groups.values():
+            size = _ON_CPU if group[0][0].tracker.device.type == "cpu" else len(group)
+            for first in range(0, len(group), size):
+                answers += self._answers(group[first : first + size])
         share = (time.perf_counter() - begin) / len(following)
         for run, prediction in answers:
             with run.costing_only_itself():

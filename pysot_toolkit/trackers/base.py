@@ -60,7 +60,12 @@ class BatchTracker(Tracker):
     """A tracker whose frame has three parts, the middle one of which serves many targets at once.
 
     The targets are those of twins (see ``twin``): trackers with one network, each with a state of its own.
+
+    Attributes:
+        device: where the network runs.
     """
+
+    device: torch.device
 
     @abstractmethod
     def crop(self, image: np.ndarray) -> Any:

@@ -71,8 +71,9 @@ class Walker:
 
 
 class BatchWalker(Walker, BatchTracker):
-    """The same in three parts; crops come in two sizes."""
+    """The same in three parts, as if on a GPU; crops come in two sizes."""
 
+    device = torch.device("cuda")
     track = BatchTracker.track
 
     @classmethod
@@ -96,6 +97,12 @@ class BatchWalker(Walker, BatchTracker):
         prediction = self.walk(found)
         trouble = self.troubles.get(self.sequence) == (int(found[0, 0, 0]), "number")
         return prediction._replace(bbox=prediction.bbox * np.nan) if trouble else prediction
+
+
+class PairWalker(BatchWalker):
+    """As if on the CPU."""
+
+    device = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +174,7 @@ ONE = st.tuples(LENGTH, st.integers(0, LONGEST), TROUBLE, st.one_of(st.none(), s
 
 @settings(max_examples=40)
 @given(
-    kind=st.sampled_from([Walker, BatchWalker]),
+    kind=st.sampled_from([Walker, BatchWalker, PairWalker]),
     dataset=st.sampled_from(["OTB100", "VOT2018", "VOT2018-LT"]),
     clips=st.lists(ONE, min_size=1, max_size=7),
     batch=st.integers(2, 9),
@@ -184,7 +191,8 @@ def test_a_batch_says_what_one_at_a_time_says(folder, desk, kind, dataset, clips
     assert together == alone
     assert set(many.failures) == set(one.failures) and many.finished == one.finished
     assert sorted(many.unreadable) == sorted(one.unreadable)
-    assert all(size <= batch for walker in loaded.values() for size in walker.network.calls)
+    most = 2 if kind is PairWalker else batch
+    assert all(size <= most for walker in loaded.values() for size in walker.network.calls)
 
 
 def test_who_has_finished_is_replaced_at_once(folder, desk):
@@ -193,6 +201,13 @@ def test_who_has_finished_is_replaced_at_once(folder, desk):
     _, _, loaded = desk.run(flat, sequences, batch=2)
     # the longest two together until the second ends, then the third starts while the first goes on
     assert loaded["a"].network.calls == [2, 2, 2, 2, 1, 2, 2, 1]
+
+
+def test_the_cpu_sees_two_crops_at_once(folder, desk):
+    sequences = [sequence(folder, 5 + n, 4) for n in range(5)]
+    flat = type("Flat", (PairWalker,), {"crop": lambda self, image: image[:1]})
+    _, _, loaded = desk.run(flat, sequences, batch=5)
+    assert loaded["a"].network.calls == [2, 2, 1] * 3
 
 
 def test_a_wrong_number_costs_only_its_sequence(folder, desk):
