@@ -28,15 +28,12 @@ from pysot_toolkit.testing.one_pass import (
     Start,
     TrackResult,
 )
-from pysot_toolkit.trackers.base import BatchTracker, twin
+from pysot_toolkit.trackers.base import BatchTracker, in_calls, twin
 from pysot_toolkit.trackers.images import BadImage, read_image
 
 # What may go wrong with one sequence or one checkpoint while the others are fine: damaged files, a full disk,
 # memory, numbers. Mistakes in the code (TypeError, AttributeError, NameError) stop the run instead.
 FAILURES = (UserError, BadImage, OSError, RuntimeError, ValueError, LookupError, ArithmeticError, cv2.error)
-
-# Crops per call of a network on the CPU. More gain nothing there and leave its caches (benchmarks/batch_testing.py).
-_ON_CPU = 2
 
 
 class Run:
@@ -220,12 +217,11 @@ class Batch:
         begin = time.perf_counter()
         groups = defaultdict(list)
         for run, image, crop in self._crops(following):
-            groups[id(run.origin), crop.shape].append((run, image, crop))
+            groups[id(run.origin)].append((run, image, crop))
         answers = []
         for group in groups.values():
-            size = _ON_CPU if group[0][0].tracker.device.type == "cpu" else len(group)
-            for first in range(0, len(group), size):
-                answers += self._answers(group[first : first + size])
+            for numbers in in_calls([crop for _, _, crop in group], group[0][0].tracker.device):
+                answers += self._answers([group[n] for n in numbers])
         share = (time.perf_counter() - begin) / len(following)
         for run, prediction in answers:
             with run.costing_only_itself():

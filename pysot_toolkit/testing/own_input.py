@@ -22,7 +22,7 @@ from pysot_toolkit.testing.frame_sources import Frame, Prefetch, Source, open_so
 from pysot_toolkit.testing.live_view import Mark, VideoFile, Visdom, Window, check_window, draw, select_box
 from pysot_toolkit.testing.ranks import choose_rank_device
 from pysot_toolkit.testing.targets import Target, parse_box, read_targets
-from pysot_toolkit.trackers.base import TRACKERS, Tracker, build_tracker, twin
+from pysot_toolkit.trackers.base import TRACKERS, Tracker, build_tracker, track_together, twin
 from pysot_toolkit.trackers.images import BadImage
 
 FORMAT = 1  # of the JSON file
@@ -91,32 +91,48 @@ class Followed:
     """One object, its tracker, and an answer per frame: None before its first."""
 
     def __init__(self, target: Target, tracker: Tracker) -> None:
-        self.target, self._tracker = target, tracker
+        self.target, self.tracker = target, tracker
         self.answers: list[Mark | None] = []
 
-    def step(self, frame: Frame) -> Mark | None:
-        """Start or follow the object in a frame; one that cannot be read keeps the last box, with score 0.
+    @property
+    def last(self) -> Mark | None:
+        """Its newest answer."""
+        return self.answers[-1] if self.answers else None
+
+    def begin(self, frame: Frame) -> Mark | None:
+        """Start the object in a frame, if that is late enough.
 
         Raises:
             UserError: the frame that it starts from cannot be read.
         """
-        name, last = self.target.name, self.answers[-1] if self.answers else None
-        mark: Mark | None = None
-        if last is not None:
-            if isinstance(frame.image, BadImage):
-                mark = last._replace(score=0.0)
-            else:
-                bbox, score, lost = self._tracker.track(frame.image)
-                if not np.isfinite(bbox).all():
-                    raise ValueError(f"the tracker's box of frame {frame.number} is {bbox.tolist()}")
-                mark = Mark(name, bbox, float(score), bool(lost))
-        elif frame.number >= self.target.start:  # later where a camera's frame was missed
-            if isinstance(frame.image, BadImage):
-                raise UserError(f"{frame.image}; '{name}' starts there: start it from another frame")
-            self._tracker.initialize(frame.image, self.target.bbox.copy())
-            mark = Mark(name, self.target.bbox, 1.0, False)
-        self.answers.append(mark)
-        return mark
+        name = self.target.name
+        if frame.number < self.target.start:
+            return None
+        if isinstance(frame.image, BadImage):  # later than its start where a camera's frame was missed
+            raise UserError(f"{frame.image}; '{name}' starts there: start it from another frame")
+        self.tracker.initialize(frame.image, self.target.bbox.copy())
+        return Mark(name, self.target.bbox, 1.0, False)
+
+
+def follow_all(objects: Sequence[Followed], frame: Frame) -> list[Mark | None]:
+    """Start or follow the objects in a frame; one that cannot be read keeps their last boxes, with score 0.
+
+    Raises:
+        UserError: as ``Followed.begin``.
+    """
+    marks: dict[int, Mark | None] = {}
+    going = [n for n, one in enumerate(objects) if one.last is not None]
+    if isinstance(frame.image, BadImage):
+        marks = {n: last._replace(score=0.0) for n in going if (last := objects[n].last)}
+    elif going:
+        predictions = track_together([objects[n].tracker for n in going], frame.image)
+        for n, (bbox, score, lost) in zip(going, predictions):
+            if not np.isfinite(bbox).all():
+                raise ValueError(f"the tracker's box of frame {frame.number} is {bbox.tolist()}")
+            marks[n] = Mark(objects[n].target.name, bbox, float(score), bool(lost))
+    for n, one in enumerate(objects):
+        one.answers.append(marks[n] if n in marks else one.begin(frame))
+    return [one.last for one in objects]
 
 
 class OwnInput:
@@ -212,7 +228,7 @@ class OwnInput:
             )
         self._clock.add("decode", frame.seconds)
         with self._clock.part("track"):
-            marks = [followed.step(frame) for followed in self.objects]
+            marks = follow_all(self.objects, frame)
         places = index - self.frames[-1] if self.frames else 1
         self.frames.append(index)
         if isinstance(image, BadImage):
@@ -239,9 +255,7 @@ class OwnInput:
             return self._window is None or self._window.show(canvas)
 
     def _scores(self) -> str:
-        return " ".join(
-            f"{mark.score:.2f}" if mark else "-" for mark in (o.answers[-1] for o in self.objects)
-        )
+        return " ".join(f"{mark.score:.2f}" if mark else "-" for mark in (one.last for one in self.objects))
 
     def _check_end(self) -> None:
         """What is to be said of a source that has ended."""

@@ -8,7 +8,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -24,6 +24,10 @@ TRACKERS = Registry("tracker", "pysot_toolkit.trackers")
 _PRECISIONS = ("float32", "bfloat16")
 
 T = TypeVar("T")
+
+
+# Crops per call of a network on the CPU. More gain nothing there and leave its caches (benchmarks/batch_testing.py).
+_ON_CPU = 2
 
 
 class Prediction(NamedTuple):
@@ -100,6 +104,29 @@ class BatchTracker(Tracker):
         """See ``Tracker.track``."""
         found = self.locate([self], [self.crop(image)])
         return self.move(found[0], image.shape[1], image.shape[0])
+
+
+def in_calls(crops: Sequence[Any], device: torch.device) -> list[list[int]]:
+    """Which of the crops, by number, a network on ``device`` is to see in one call: of one shape, and not too many."""
+    groups: dict[Any, list[int]] = {}
+    for number, one in enumerate(crops):
+        groups.setdefault(one.shape, []).append(number)
+    most = _ON_CPU if device.type == "cpu" else max(len(crops), 1)
+    return [group[first : first + most] for group in groups.values() for first in range(0, len(group), most)]
+
+
+def track_together(trackers: Sequence[Tracker], image: np.ndarray) -> list[Prediction]:
+    """What a tracker and its twins say of one frame, RGB uint8 ``[H, W, 3]``, in few calls of the network."""
+    leader = trackers[0]
+    if len(trackers) == 1 or not isinstance(leader, BatchTracker):
+        return [tracker.track(image) for tracker in trackers]
+    twins = cast(Sequence[BatchTracker], trackers)
+    crops = [each.crop(image) for each in twins]
+    found: dict[int, Any] = {}
+    for group in in_calls(crops, leader.device):
+        located = leader.locate([twins[n] for n in group], [crops[n] for n in group])
+        found |= zip(group, located)
+    return [each.move(found[n], image.shape[1], image.shape[0]) for n, each in enumerate(twins)]
 
 
 def twin(tracker: T) -> T:

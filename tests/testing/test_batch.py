@@ -23,7 +23,7 @@ from pysot_toolkit.testing.batch import Batch
 from pysot_toolkit.testing.launch import under_mpi
 from pysot_toolkit.testing.one_pass import Clip, one_pass
 from pysot_toolkit.testing.queue import Candidate, run_queue
-from pysot_toolkit.trackers.base import BatchTracker, Prediction
+from pysot_toolkit.trackers.base import BatchTracker, Prediction, track_together, twin
 from scripts import test as testing
 from tests.conftest import ROOT, need_shared
 from tests.testing.alone import run_alone
@@ -87,8 +87,8 @@ class BatchWalker(Walker, BatchTracker):
     def locate(self, twins, crops):
         assert all(twin.network is self.network for twin in twins) and len(crops) == len(twins)
         self.network.calls.append(len(twins))
-        for twin, crop in zip(twins, crops):
-            twin.check(crop, "network")
+        for each, crop in zip(twins, crops):
+            each.check(crop, "network")
         return list(crops)
 
     def move(self, found, width, height):
@@ -208,6 +208,22 @@ def test_the_cpu_sees_two_crops_at_once(folder, desk):
     flat = type("Flat", (PairWalker,), {"crop": lambda self, image: image[:1]})
     _, _, loaded = desk.run(flat, sequences, batch=5)
     assert loaded["a"].network.calls == [2, 2, 1] * 3
+
+
+@pytest.mark.parametrize("kind, calls", [(BatchWalker, [5] * 3), (PairWalker, [2, 2, 1] * 3), (Walker, [])])
+def test_objects_of_one_frame_answer_as_if_alone_in_few_calls(kind, calls):
+    flat = kind if kind is Walker else type("Flat", (kind,), {"crop": lambda self, image: image[:1]})
+    frames = [np.full((HEIGHT, WIDTH, 3), value, np.uint8) for value in (3, 1, 4, 1)]
+    starts = [np.array([1.0, 2, 12, number]) for number in range(5)]
+    alone, leader = [Walker({}, 7) for _ in starts], flat({}, 7)
+    together = [leader, *(twin(leader) for _ in starts[1:])]
+    for one, other, box in zip(alone, together, starts):
+        one.initialize(frames[0], box.copy())
+        other.initialize(frames[0], box.copy())
+    for frame in frames[1:]:
+        for (box, score, _), one in zip(track_together(together, frame), alone, strict=True):
+            assert np.array_equal(box, (expected := one.track(frame)).bbox) and score == expected.score
+    assert leader.network.calls == calls
 
 
 def test_a_wrong_number_costs_only_its_sequence(folder, desk):

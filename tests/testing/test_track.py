@@ -192,8 +192,10 @@ def test_several_objects_are_each_followed_as_if_alone(cli, folder, images, chec
     for name, box, start in (("face", BOX, 0), ("sign", "20,30,50,60.5", 0), ("late", "60,90,50,40", 7)):
         followed, alone = record["objects"][name], one_pass(arch, checkpoints[arch], images[start:], box)
         assert followed["start"] == start
-        assert followed["boxes"] == [None] * start + alone.bboxes.tolist(), name
-        assert followed["scores"] == [None] * start + alone.scores.tolist(), name
+        assert followed["boxes"][:start] == followed["scores"][:start] == [None] * start, name
+        # Several are seen in one call, which another CPU may round differently.
+        np.testing.assert_allclose(followed["boxes"][start:], alone.bboxes, rtol=0, atol=1e-4, err_msg=name)
+        np.testing.assert_allclose(followed["scores"][start:], alone.scores, rtol=0, atol=1e-5, err_msg=name)
         assert followed["lost"] == [None] * start + [False] * (COUNT - start), name
 
 
