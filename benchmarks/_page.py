@@ -15,7 +15,16 @@ import torch
 
 from benchmarks._rows import Row, table
 
-_PACKAGES = ("torch", "torchvision", "numpy", "opencv-python-headless", "simplejpeg", "orjson", "pillow")
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "opencv-python-headless",
+    "simplejpeg",
+    "turbojpeg",
+    "orjson",
+    "pillow",
+)
 
 
 @dataclass(frozen=True)
