@@ -294,9 +294,7 @@ def _decode_part(name: str, data: bytes, layout: _Layout, part: Part, reduced: i
     rows = part.top // reduced, _reduced(part.bottom, reduced)
     try:
         return jpeg_parts.decode_part(data, (first, last), rows, reduced)[:, left - first : right - first]
-    except (
-        ValueError
-    ):  # sampled in a way that TurboJPEG has no name for, padded, or damaged: the whole will tell
+    except ValueError:  # sampled in a way without a name, padded, or damaged: the whole will tell
         return _cut(_decode(name, data, layout, reduced), part, reduced)
 
 

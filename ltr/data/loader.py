@@ -117,10 +117,8 @@ def collate(samples: list[Sample]) -> dict[str, Any]:
 
 
 def _stack(values: list[Any]) -> torch.Tensor:
-    if np.ndim(values[0]):
-        return default_collate(
-            values
-        )  # in a worker straight into the memory that it shares with the main process
+    if np.ndim(values[0]):  # in a worker straight into the memory that it shares with the main process
+        return default_collate(values)
     return torch.from_numpy(np.stack(values))
 
 
