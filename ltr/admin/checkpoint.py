@@ -60,6 +60,7 @@ class CheckpointStore:
 
     def __init__(self, folder: Path, records: Path, net_type: str, magic_number: str) -> None:
         self.folder, self.records, self.net_type, self.magic_number = folder, records, net_type, magic_number
+        self.pictures = folder / "inputs"
         self._named: set[Path] = set()  # manifests of broken epochs that the user has been told of
 
     def manifest(self, epoch: int, step: int = 0) -> Path:
@@ -176,12 +177,25 @@ class CheckpointStore:
             with writing(path):
                 path.unlink(missing_ok=True)
 
-    def tidy(self) -> None:
-        """Take away what a killed process of this run had begun to write; for whoever holds the run's lock."""
+    def tidy(self, epoch: int, step: int = 0) -> None:
+        """Take away what a killed process of this run had begun to write, or had no time to remove.
+
+        For whoever holds the run's lock.
+
+        Args:
+            epoch: whole epochs and
+            step: steps of the next one that the run goes on from.
+        """
+        for old in [whole for whole in self.epochs() if whole <= epoch][:-1]:
+            if not self._kept(old):
+                self.remove(old)
+        for number, done in self.steps():
+            if (number, done) < (epoch, step):
+                self.remove(number, done)
         net, state = re.escape(self.net_type), re.escape(self.current_state().stem)
-        begun = re.compile(rf"\.({net}_ep\d{{4,}}.*|{state}(_\d{{4,}})?\.json)\..*tmp")
+        begun = re.compile(rf"\.({net}_ep\d{{4,}}.*|{state}(_\d{{4,}})?\.json|ep\d{{4,}}\.png)\..*tmp")
         within = re.compile(rf"({net}_ep\d{{4,}}_step\d{{6,}})_(s|t|state)\.pth\.tar")
-        for folder in (self.folder, self.records):
+        for folder in (self.folder, self.pictures, self.records):
             for path in folder.iterdir() if folder.is_dir() else ():
                 match = within.fullmatch(path.name)
                 if begun.fullmatch(path.name) or (match and not path.with_name(f"{match[1]}.json").exists()):

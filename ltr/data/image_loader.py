@@ -223,7 +223,8 @@ def _layout(name: str, data: bytes) -> _Layout:
         body = data[at + 4 : at + 2 + length]
         if len(body) < length - 2 or length < 2:
             break
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and len(body) >= 6 + 3 * body[5]:
+        start = 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)  # of a frame
+        if start and len(body) >= 6 and len(body) >= 6 + 3 * body[5]:
             if body[0] in (12, 16):
                 raise BadImage(name, f"is a JPEG of {body[0]} bits per channel; convert it to 8")
             colours = body[5]

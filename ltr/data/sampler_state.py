@@ -152,7 +152,7 @@ class SamplerState:
 
     def fingerprint(self) -> str:
         """SHA-256 of all labelled frames and boxes: equal for two states of the same labels."""
-        return self._file.header["fingerprint"][0].decode()
+        return self._file.fingerprint()
 
     def refresh(self) -> None:
         """See what another process merged since; ``InterruptedMerge`` while that is not complete."""

@@ -152,6 +152,17 @@ class StateFile:
             raise self._broken()
         return names
 
+    def fingerprint(self) -> str:
+        """What the writer has given as a fingerprint.
+
+        Raises:
+            UserError: it is broken.
+        """
+        try:
+            return self.header["fingerprint"][0].decode("ascii")
+        except UnicodeDecodeError as error:
+            raise self._broken() from error
+
     def _broken(self) -> UserError:
         return UserError(f"{self.path}: is not a whole working file of a sampler state; remove it")
 

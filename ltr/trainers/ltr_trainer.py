@@ -100,7 +100,7 @@ class LTRTrainer:
         else:
             self.begin()
         if self.group.first:
-            self.run.store.tidy()
+            self.run.store.tidy(self.epoch, self.step)
         if self.epoch >= epochs:
             self._tell(f"trained already: {self.run.folder} holds epoch {self.epoch}")
             return
@@ -323,8 +323,7 @@ class LTRTrainer:
             self._nonfinite = counted["nonfinite"].to(self.group.device)  # the same on every process
 
     def _picture(self, epoch: int, picture: np.ndarray) -> None:
-        path = self.run.folder / "inputs" / f"ep{epoch:04d}.png"
-        with atomic_writer(path) as file:
+        with atomic_writer(self.run.store.pictures / f"ep{epoch:04d}.png") as file:
             file.write(cv2.imencode(".png", np.ascontiguousarray(picture[..., ::-1]))[1])
         if self._log is not None:
             self._log.image(epoch, picture)

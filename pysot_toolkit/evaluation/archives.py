@@ -9,21 +9,22 @@ import re
 import stat
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from config.errors import UserError
 
 LARGEST = 1 << 26  # bytes of a result file; the longest video of LaSOT takes half a megabyte
 _TOTAL = 1 << 33  # bytes; 50 trackers on all 1,400 videos of LaSOT take 4 GB
 _COUNT = 500_000  # files and folders
-_FREE, _RATIO = (
-    1 << 28,
-    100,
-)  # a bomb unpacks to more bytes than this, and to more than 100 times its own size
+_FREE, _RATIO = 1 << 28, 100  # a bomb unpacks to more bytes, and to more than 100 times its own size
+_XZ = b"\xfd7zXZ\0"
+_DICTIONARY = 1 << 27  # bytes of memory to unpack xz; its highest preset takes half
+_CHUNK = 1 << 20
 
 UNREADABLE = (
     OSError,
@@ -56,16 +57,62 @@ def open_archive(path: Path) -> Iterator[list[Member]]:
             encryption; more files, more bytes, or more bytes for its own size than results have.
     """
     try:
-        if tarfile.is_tarfile(path):
-            with tarfile.open(path) as tar:
-                yield _bounded(path, _tar_members(path, tar))
-        else:
-            with zipfile.ZipFile(path) as archive:
-                yield _bounded(path, _zip_members(path, archive))
+        with _opened(path) as archive:
+            members = _tar_members if isinstance(archive, tarfile.TarFile) else _zip_members
+            yield _bounded(path, members(path, archive))
     except UNREADABLE as error:
         raise UserError(
             f"{path}: cannot be unpacked as zip or tar ({error}); get it again or free space"
         ) from error
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The ``TarFile`` or ``ZipFile``, by what the file begins with."""
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head == _XZ:
+        with tempfile.TemporaryFile() as plain:
+            _unpack_xz(path, plain)
+            with tarfile.open(fileobj=plain, mode="r:") as tar:
+                yield tar
+        return
+    packing = "gz" if head.startswith(b"\x1f\x8b") else "bz2" if head.startswith(b"BZh") else ""
+    archive: Any
+    with contextlib.ExitStack() as stack:
+        try:
+            archive = stack.enter_context(tarfile.open(path, f"r:{packing}"))  # type: ignore[call-overload]
+        except tarfile.ReadError:
+            if packing:
+                raise
+            archive = stack.enter_context(zipfile.ZipFile(path))
+        yield archive
+
+
+def _unpack_xz(path: Path, plain: IO[bytes]) -> None:
+    """Write what is in an xz file to ``plain``: ``tarfile`` would allocate whatever dictionary the file announces."""
+    packed = path.stat().st_size
+    with path.open("rb") as file:
+        rest = file.read(_CHUNK)
+        while rest:  # one stream after the other
+            decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_DICTIONARY)
+            while True:
+                plain.write(decoder.decompress(rest, _CHUNK))
+                if _too_much(plain.tell(), packed):
+                    raise _unsafe(path, path.name, "brings more than results have")
+                if decoder.eof:
+                    break
+                rest = file.read(_CHUNK) if decoder.needs_input else b""
+                if decoder.needs_input and not rest:
+                    raise EOFError("it ends in the middle")
+            rest = decoder.unused_data.lstrip(b"\0")
+            while not rest and (more := file.read(_CHUNK)):  # streams may have zeros between them
+                rest = more.lstrip(b"\0")
+    plain.seek(0)
+
+
+def _too_much(size: int, packed: int) -> bool:
+    return size > _TOTAL or (size > _FREE and size > _RATIO * packed)
 
 
 def _zip_members(path: Path, archive: zipfile.ZipFile) -> Iterator[Member]:
@@ -104,7 +151,7 @@ def _bounded(path: Path, members: Iterator[Member]) -> list[Member]:
             raise _unsafe(path, name, "is there twice" if name else "is no name for a file")
         found[member.parts] = member
         total += member.size
-        if total > _TOTAL or len(found) > _COUNT or (total > _FREE and total > _RATIO * packed):
+        if len(found) > _COUNT or _too_much(total, packed):
             raise _unsafe(path, name, "brings more than results have")
     return list(found.values())
 

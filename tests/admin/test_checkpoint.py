@@ -46,6 +46,26 @@ def test_an_epoch_is_saved_whole_and_the_passing_ones_are_removed(store):
     assert not leftovers
 
 
+def test_what_a_killed_process_had_no_time_to_remove_is_taken_away(store, monkeypatch):
+    """Also where the run goes on from some steps after an epoch that is not to be kept."""
+    monkeypatch.setattr(store, "remove", lambda *_: None)  # killed between the manifest and this
+    for epoch in (1, 2, 3, 4):
+        save(store, epoch, keep=epoch == 2)
+    store.save(3, {"state": {}}, None, keep=False, step=5)
+    store.save(4, {"state": {}}, None, keep=False, step=7)
+    store.pictures.mkdir()
+    begun = store.pictures / ".ep0002.png.abc.tmp"
+    begun.touch()
+    monkeypatch.undo()
+    store.tidy(4, 7)
+    assert store.epochs() == [2, 4] and store.steps() == [(4, 7)] and not begun.exists()
+    assert not store.weights(3, "s").exists() and not store.snapshot(1).exists()
+    store.tidy(4)
+    assert store.epochs() == [2, 4] and store.steps() == [(4, 7)]
+    store.tidy(5)
+    assert store.epochs() == [2, 4] and store.steps() == []
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("part", ["s", "t", "state", "sampler_state", "manifest"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])

@@ -201,6 +201,9 @@ def test_an_overwritten_block_is_noticed(large, tmp_path, filler):
 
 @pytest.mark.faults
 @settings(deadline=None, max_examples=150)
+@example(
+    data=b"\xff\xd8\xff\xc0\x00\x06\x08\x00\x10\x00\xff\xda\x00\x04\x00\x00", header=False
+)  # a header too short
 @given(data=st.binary(max_size=400), header=st.booleans())
 def test_any_bytes_give_an_image_or_bad_image(tmp_path_factory, data, header):
     path = tmp_path_factory.getbasetemp() / "bytes.jpg"

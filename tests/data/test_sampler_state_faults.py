@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +148,11 @@ def test_a_file_from_before_a_restart_is_not_trusted(tmp_path, monkeypatch):
         SamplerState.open(tmp_path / "s.bin")
 
 
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
 def test_a_truncated_or_foreign_working_file(tmp_path):
     path = tmp_path / "s.bin"
     SamplerState.create(path, entries([[1]] * 5))
@@ -158,6 +164,9 @@ def test_a_truncated_or_foreign_working_file(tmp_path):
     path.write_bytes(b"x" * len(whole))
     with pytest.raises(UserError):
         SamplerState.open(path)
+    at = whole.index(SamplerState.open(write(path, whole)).fingerprint().encode())
+    with pytest.raises(UserError, match="not a whole working file"):
+        SamplerState.open(write(path, whole[:at] + b"\xff" + whole[at + 1 :])).fingerprint()
     path.unlink()
     with pytest.raises(UserError):
         SamplerState.open(path)

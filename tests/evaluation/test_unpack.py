@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import stat
 import tarfile
@@ -77,7 +78,7 @@ SHAPES = {
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz"])
+@pytest.mark.parametrize("ending", [".zip", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz"])
 def test_the_same_files_come_out_of_every_shape(bench, tmp_path, shape, ending):
     dataset, files = bench
     named = []
@@ -278,6 +279,7 @@ ATTACKS = {
     "case.zip": ([("./T/Jogging-1.txt", BOX), ("T/Jogging-1.txt", BOX)], "is there twice"),
     "large.zip": ([("T/Jogging-1.txt", ZEROS + b"0")], "no result has"),
     "bomb.zip": ([(f"T/{n}.txt", ZEROS) for n in range(5)], "brings more than results have"),
+    "bomb.tar.xz": ([(f"T/{n}.txt", ZEROS) for n in range(5)], "brings more than results have"),
     "bomb.tar.gz": ([(f"T/{n}.txt", ZEROS) for n in range(5)], "brings more than results have"),
 }
 
@@ -305,6 +307,21 @@ def test_the_number_of_files_is_bounded(options, tmp_path, monkeypatch):
         unpack(
             options, "OTB100", write_zip(tmp_path / "more.zip", [(f"{n}/Bolt.txt", BOX) for n in range(11)])
         )
+
+
+def test_xz_in_several_streams_is_read_and_a_dictionary_beyond_bounds_is_not(options, tmp_path, monkeypatch):
+    data = write_tar(tmp_path / "plain.tar", [("T/Bolt.txt", BOX), ("T/Jogging-1.txt", BOX)]).read_bytes()
+    streams = [lzma.compress(data[:700]), bytes(3 << 20), lzma.compress(data[700:]), bytes(8)]
+    source = tmp_path / "streams.tar.xz"
+    source.write_bytes(b"".join(streams))
+    assert unpacked(options, source) == {"T/Bolt.txt": BOX, "T/Jogging-1.txt": BOX}
+    monkeypatch.setattr(archives, "_DICTIONARY", 1 << 20)
+    for damaged in (b"".join(streams), streams[0][:-9]):
+        source = tmp_path / f"{len(damaged)}.tar.xz"
+        source.write_bytes(damaged)
+        with pytest.raises(UserError, match="cannot be unpacked as zip or tar"):
+            unpack(options, "OTB100", source)
+        monkeypatch.undo()
 
 
 def test_a_tracker_that_never_moves_is_no_bomb(options, tmp_path):
