@@ -81,7 +81,7 @@ class FusionLayer(nn.Module):
         return template, search
 
     def _feed(self, x: torch.Tensor, widen: nn.Linear, narrow: nn.Linear) -> torch.Tensor:
-        return narrow(self.dropout(F.relu(widen(x))))
+        return narrow(self.dropout(F.relu(widen(x), inplace=True)))
 
 
 class FusionEncoder(nn.Module):
@@ -133,7 +133,7 @@ class DecoderLayer(nn.Module):
         """Search tokens ``[B, N, C]``, template tokens ``[B, M, C]`` to ``[B, N, C]``."""
         found = self.multihead_attn(search + position, template + template_position, template)
         search = self.norm1(search + self.dropout(found))
-        fed = self.linear2(self.dropout(F.relu(self.linear1(search))))
+        fed = self.linear2(self.dropout(F.relu(self.linear1(search), inplace=True)))
         return self.norm2(search + self.dropout(fed))
 
 
