@@ -28,15 +28,14 @@ class Row:
     ours: Sequence[float]
     baseline: Sequence[float] = ()  # empty: there is nothing to compare with
     target: float | None = None  # the ratio that is to be reached
-    limit: float | None = (
-        None  # the number of ours that is not to be passed, where there is no ratio to reach
-    )
+    # Where there is no ratio to reach: the number that ours is not to pass, and for a rate the one that it is to reach.
+    limit: float | None = None
 
     @property
     def ratios(self) -> list[float]:
         """Of each repetition; empty without a baseline."""
         pairs = zip(self.ours, self.baseline)
-        return [a / b if self.unit.endswith("/s") else b / a for a, b in pairs]
+        return [a / b if self._is_rate else b / a for a, b in pairs]
 
     @property
     def reached(self) -> bool | None:
@@ -44,8 +43,13 @@ class Row:
         if self.target is not None:
             return statistics.median(self.ratios) >= self.target
         if self.limit is not None:
-            return statistics.median(self.ours) <= self.limit
+            median = statistics.median(self.ours)
+            return median >= self.limit if self._is_rate else median <= self.limit
         return None
+
+    @property
+    def _is_rate(self) -> bool:
+        return self.unit.endswith("/s")
 
     def cells(self) -> list[str]:
         """The row of a table: name, medians with unit, ratio, its spread, target."""
@@ -53,7 +57,7 @@ class Row:
         if self.target is not None:
             target = f"{self.target:g}x"
         elif self.limit is not None:
-            target = f"at most {self.limit:g} {self.unit}"
+            target = f"at {'least' if self._is_rate else 'most'} {self.limit:g} {self.unit}"
         if self.reached is False:
             target += ", missed"
         return [

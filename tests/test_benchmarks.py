@@ -24,6 +24,8 @@ def test_a_ratio_says_how_many_times_better_ours_is():
 def test_a_row_without_a_baseline_has_a_limit_or_nothing_to_reach():
     assert Row("a", "ms", [3.0]).reached is None
     assert Row("a", "ms", [3.0], limit=3).reached and not Row("a", "ms", [3.0], limit=2.9).reached
+    rate = Row("a", "pairs/s", [5.0], [4.0], limit=6)
+    assert rate.reached is False and rate.cells()[-2:] == ["1.25 - 1.25", "at least 6 pairs/s, missed"]
     assert Row("a", "us", [1234.5], limit=2).cells() == ["a", "1,234 us", "", "", "", "at most 2 us, missed"]
 
 
