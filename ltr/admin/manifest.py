@@ -11,6 +11,7 @@ from config.files import read_json, refuse_newer, sha256
 
 FORMAT = 1  # of the manifest and of the files that it lists
 
+_PART = re.compile(r"[a-z_]{1,40}")  # goes into the name of its file
 _CHECKPOINT = re.compile(r"(.+_ep\d{4,}(?:_step\d{6,})?)_([a-z]+)\.pth\.tar")
 
 
@@ -33,12 +34,15 @@ def read_manifest(path: Path) -> dict[str, Entry]:
         raise UserError(f"{path}: is not a manifest; restore or remove it")
     refuse_newer(path, content.get("format"), FORMAT, "manifest")
     try:
-        return {
-            str(part): Entry(str(entry["file"]), entry["size"], entry["sha256"])
+        entries = {
+            part: Entry(str(entry["file"]), entry["size"], entry["sha256"])
             for part, entry in content["files"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: is not a manifest; restore or remove it") from error
+    if not all(_PART.fullmatch(part) for part in entries):
+        raise UserError(f"{path}: lists what is no part of a checkpoint; restore or remove it")
+    return entries
 
 
 def fault_of(path: Path, entry: Entry) -> str | None:

@@ -158,7 +158,7 @@ class Handout:
         with self._clear_errors():
             # Synchronous writes: a client of a network file system then writes these bytes and no others of their page.
             self._queue = os.open(self.folder / "queue", os.O_RDWR | os.O_CREAT | os.O_DSYNC)
-            os.ftruncate(self._queue, 8 * self.size + 2 * tasks + 1)
+            os.ftruncate(self._queue, 8 * self.size + 2 * tasks + 2)
 
     def take(self) -> Taken | None:
         """The next task that nobody holds; None where there is none at the moment.
@@ -223,13 +223,17 @@ class Handout:
         return int(np.frombuffer(os.pread(self._queue, 8 * self.size, 0), "<i8").sum())
 
     def speaks(self) -> bool:
-        """Whether this process is the one that reports; true once, in the first that asks."""
-        flag = self._at(self._tasks)
-        fcntl.lockf(self._queue, fcntl.LOCK_EX, 1, flag)
-        first = os.pread(self._queue, 1, flag) == b"\0"
-        os.pwrite(self._queue, b"\1", flag)
-        fcntl.lockf(self._queue, fcntl.LOCK_UN, 1, flag)
-        return first
+        """Whether this rank is the one that reports: the first that asks, also where it has to ask again.
+
+        It may be killed after its report, and before its exit code has said that something failed.
+        """
+        flag, mine = self._at(self._tasks), (self.rank + 1).to_bytes(2, "little")
+        fcntl.lockf(self._queue, fcntl.LOCK_EX, 2, flag)
+        speaker = os.pread(self._queue, 2, flag)
+        if not any(speaker):
+            os.pwrite(self._queue, mine, flag)
+        fcntl.lockf(self._queue, fcntl.LOCK_UN, 2, flag)
+        return speaker == mine or not any(speaker)
 
     def stop(self) -> None:
         """End the other processes at their next ``count``."""

@@ -67,6 +67,18 @@ def test_what_a_killed_process_had_no_time_to_remove_is_taken_away(store, monkey
 
 
 @pytest.mark.faults
+@pytest.mark.parametrize("part", ["../s", "s/t", "", "s\0", "S" * 300])
+def test_a_manifest_that_lists_no_part_is_broken(store, capsys, part):
+    for epoch in (1, 2):
+        save(store, epoch)
+    content = json.loads(store.manifest(2).read_text())
+    content["files"][part] = content["files"].pop("t")
+    store.manifest(2).write_text(json.dumps(content))
+    assert store.newest() == 1
+    assert "TransT_ep0002.json: is broken or no manifest" in capsys.readouterr().err
+
+
+@pytest.mark.faults
 @pytest.mark.parametrize("part", ["s", "t", "state", "sampler_state", "manifest"])
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "gone"])
 def test_damage_is_named_and_the_epoch_before_is_taken(store, capsys, part, damage):

@@ -77,9 +77,13 @@ def test_a_queue_is_shared_by_processes_that_come_and_go(tmp_path):
     first.settle(1, State.FAILED, {"why": "\n"})
     third = _Process(folder)
     assert third.ask("take") is None and third.ask("settled") == 2
+    assert third.ask("speaks") is True
     third.kill()
     assert (first.finished(), first.notes()) == (1, [{"why": "\n"}])
-    assert first.speaks() and not first.speaks()
+    assert not first.speaks()
+    fourth = _Process(folder)  # in the place of the third, which may not have come to its exit code
+    assert fourth.ask("speaks") is True
+    fourth.kill()
     Handout(tmp_path / "next", 0, 2)
     assert folder.exists()  # its run has not ended
     shutil.rmtree(folder)
@@ -214,7 +218,7 @@ def test_ranks_killed_at_random_moments_end_with_the_same_results(local, shared_
         done = start(2, "slow", "OTB100", checkpoint)
         assert done.returncode == 0, done.stderr
     else:
-        assert out.count("sequences tracked") == 1
+        assert out.count("sequences tracked") in (1, 2)  # again where its speaker was killed behind it
     found = results(var)
     shutil.rmtree(var)
     assert start(1, "still", "OTB100", checkpoint).returncode == 0
