@@ -183,8 +183,8 @@ class CheckpointStore:
         For whoever holds the run's lock.
 
         Args:
-            epoch: whole epochs and
-            step: steps of the next one that the run goes on from.
+            epoch: whole epochs after which the run goes on.
+            step: and steps of the next one.
         """
         for old in [whole for whole in self.epochs() if whole <= epoch][:-1]:
             if not self._kept(old):
