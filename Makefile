@@ -2,7 +2,7 @@
 # make test      environment, then the suite
 # make test-all  the suite with the slow cases
 # make env       the environment alone, in .venv
-# make bench     everything in benchmarks/, onto docs/benchmarks.md (a quarter of an hour)
+# make bench     everything in benchmarks/, onto docs/benchmarks.md (five to ten minutes)
 # make fuzz      atheris on every parser, a few seconds each (docs/formats.md)
 # make vot-env   the official VOT toolkit, in .venv-vot, for the tests of tests/interop that run it
 PYTHON ?= python3

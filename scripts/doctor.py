@@ -137,7 +137,7 @@ def image_decoders() -> Iterator[Row]:
         used = next(timing for timing in timings if timing.used and timing.part == part)
         others = [timing for timing in timings if not timing.used and timing.part == part]
         found = ", ".join(
-            [f"{used.name} {used.version}: {used.milliseconds:.1f} ms for {what}".replace(" :", ":")]
+            [f"{f'{used.name} {used.version}'.strip()}: {used.milliseconds:.1f} ms for {what}"]
             + [f"{other.name} {other.milliseconds:.1f}" for other in others]
         )
         different = [f"{other.name} {other.version}" for other in others if not other.agrees]

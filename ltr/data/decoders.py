@@ -47,11 +47,11 @@ class Timing(NamedTuple):
 def measure() -> list[Timing]:
     """All installed decoders of whole frames, the fastest first, then those of parts; takes about 0.1 s."""
     file, parts = sample(), _of_parts()
-    wholes = _compared(file, installed(), "OpenCV" if image_loader.simplejpeg is None else "simplejpeg")
-    return wholes + [timing._replace(part=True) for timing in _compared(file, parts, next(iter(parts)))]
+    used = "OpenCV" if image_loader.simplejpeg is None else "simplejpeg"
+    return _compared(file, installed(), used, False) + _compared(file, parts, next(iter(parts)), True)
 
 
-def _compared(file: bytes, found: dict[str, Decoder], used: str) -> list[Timing]:
+def _compared(file: bytes, found: dict[str, Decoder], used: str, part: bool) -> list[Timing]:
     expected = found[used].decode(file)
     seconds: dict[str, list[float]] = {name: [] for name in found}
     for _ in range(_ROUNDS + 1):  # in turns, and the first does not count
@@ -63,7 +63,7 @@ def _compared(file: bytes, found: dict[str, Decoder], used: str) -> list[Timing]
         Timing(
             name,
             decoder.version,
-            False,
+            part,
             1e3 * float(np.median(seconds[name][1:])),
             np.array_equal(decoder.decode(file), expected),
             name == used,
@@ -75,7 +75,6 @@ def _compared(file: bytes, found: dict[str, Decoder], used: str) -> list[Timing]
 
 def _of_parts() -> dict[str, Decoder]:
     """The ways to decode a part of a frame, by name; the first is used."""
-
     left, top, right, bottom = _PART
 
     def part(file: bytes) -> np.ndarray:
