@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.user_folder import UserFolder
+from tests.faults.verbs import send
 
 SETTINGS = {
     "data.datasets": "LaSOT:train",
@@ -109,7 +109,7 @@ def test_killed_processes_are_started_again_and_end_as_if_nothing_had_happened(s
         time.sleep(0.3)
         pid = process_of(agent.pid, rank)
         assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+        send(signal.SIGKILL, pid)
     finish(agent)
     expected, found = calm.outcome(), hit.outcome()
     assert expected.keys() == found.keys()
@@ -124,10 +124,9 @@ def test_fewer_processes_go_on_with_the_same_samples(alone, shared, tmp_path):
     agent = launch(where, "--standalone", "--nproc_per_node", "2")
     await_epoch(where, 2, agent)
     time.sleep(0.3)
-    for rank in (0, 1):
-        pid = process_of(agent.pid, rank)
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
+    pids = [pid for rank in (0, 1) if (pid := process_of(agent.pid, rank))]
+    assert len(pids) == 2
+    send(signal.SIGKILL, *pids)
     agent.communicate(timeout=200)
     assert agent.returncode != 0  # without --max-restarts the run ends, within seconds
     out, _ = finish(launch(where))
@@ -158,8 +157,7 @@ def test_when_a_machine_is_lost_the_other_goes_on(alone, shared, tmp_path):
     await_epoch(where, 2, kept)
     victims = [lost.pid, *(pid for rank in (0, 1) if (pid := process_of(lost.pid, rank)))]
     assert len(victims) == 2
-    for pid in victims:
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, *victims)
     out, _ = finish(kept)
     lost.communicate()
     assert "device cpu, 1 process\n" in out and "going on after epoch" in out

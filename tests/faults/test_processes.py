@@ -16,7 +16,7 @@ from types import MappingProxyType
 import pytest
 
 from tests.faults.place import Place, differences, ok
-from tests.faults.verbs import ROOT, Verb
+from tests.faults.verbs import ROOT, Verb, send
 
 pytestmark = pytest.mark.faults
 
@@ -45,8 +45,7 @@ def test_dead_workers_are_replaced(place, training, moment, which):
     place.settings |= {"data.workers": "2", "data.prefetch": "1"}
     verb = place.train()
     verb.says(moment)
-    for pid in workers(verb, 2, set())[which]:
-        os.kill(pid, signal.SIGKILL)
+    send(signal.SIGKILL, *workers(verb, 2, set())[which])
     ended = ok(verb.end())
     told = re.findall(
         r"^warning: a worker of the loader died \(process [\d, ]+\), killed.*; new ones go on$",
@@ -62,9 +61,9 @@ def test_workers_that_die_again_and_again_stop_the_run(place, training):
     verb, dead = place.train(), set()
     verb.says("epoch 1/3")
     for _ in range(3):
-        for pid in workers(verb, 2, dead):
-            os.kill(pid, signal.SIGKILL)
-            dead.add(pid)
+        new = workers(verb, 2, dead)
+        send(signal.SIGKILL, *new)
+        dead.update(new)
     ended = verb.end()
     assert ended.code == 2 and "fewer data.workers or data.prefetch" in ended.err.splitlines()[-1]
     assert "Traceback" not in ended.err
@@ -133,9 +132,7 @@ def test_two_processes_agree_on_the_step_to_stop_at(place, together, told, epoch
 @pytest.mark.parametrize("dead", [0, 1])
 def test_a_dead_process_ends_the_others(place, together, dead):
     place.settings |= TOGETHER
-    ranks = two_ranks(place)
-    ranks[0].says("epoch 2/3")
-    ranks[dead].signal(signal.SIGKILL)
+    ranks = two_ranks(place, {dead: (2, 5, signal.SIGKILL)})
     ended = ranks[1 - dead].end(timeout=60)
     assert ended.code == 2 and "Traceback" not in ended.err, ended.err
     assert "another process of this training has ended" in ended.err.splitlines()[-1]
@@ -160,7 +157,7 @@ def test_under_torchrun(place, together, number):
         while disturbed and process.poll() is None and "epoch 2/3" not in out.read_text():
             time.sleep(0.01)
         if disturbed and number == signal.SIGKILL:
-            os.kill(children(process.pid)[1], number)
+            send(number, children(process.pid)[1])
         elif disturbed:
             process.send_signal(number)
         code = process.wait(timeout=180)

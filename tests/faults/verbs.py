@@ -97,6 +97,17 @@ def _run(job: Job) -> None:
     run(verb.main)
 
 
+def send(number: int, *pids: int) -> None:
+    """Send a signal to processes; those that have ended meanwhile get none.
+
+    They may be gone although they were just seen: who waits for them is the fork server, or a parent of their own.
+    """
+    for pid in pids:
+        assert pid > 0, pid  # 0 and less are groups of processes: this one's too
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
 class Verb:
     """A verb that runs."""
 
@@ -114,7 +125,7 @@ class Verb:
     def signal(self, number: int) -> None:
         """Send a signal to the process alone."""
         if self.alive():
-            os.kill(self.pid, number)
+            send(number, self.pid)
 
     def says(self, text: str) -> float:
         """Wait until the process has said ``text`` on stdout, at least by its existence; CPU time used till then."""
@@ -143,7 +154,8 @@ class Verb:
         """Wait for the end."""
         self.process.join(timeout)
         if self.alive():
-            os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
             self.process.join()
             raise AssertionError(
                 f"{self.job.verb} {' '.join(self.job.words)}: no end within {timeout} s\n{self._said()}"

@@ -77,7 +77,7 @@ def test_the_training_script_saves_and_goes_back_into_the_queue(tmp_path):
     fakes = {
         "scontrol": 'echo "scontrol $*" >> calls; [ "$1" = requeue ] || echo node1',
         "scancel": 'echo "scancel $*" >> calls; kill -TERM $(cat step)',
-        "srun": "echo $$ > step; trap 'sleep 0.3; echo saved >> calls; exit 143' TERM; while :; do sleep 0.05; done",
+        "srun": "trap 'sleep 0.3; echo saved >> calls; exit 143' TERM; echo $$ > step; while :; do sleep 0.05; done",
     }
     for name, text in fakes.items():
         (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")

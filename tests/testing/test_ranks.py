@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ from config.errors import UserError
 from pysot_toolkit.testing.handout import Handout, State
 from pysot_toolkit.testing.launch import find_mpiexec, under_mpi
 from pysot_toolkit.testing.ranks import check_gpus, parse_gpus
+from tests.faults.verbs import send
 
 FAKES = Path(__file__).with_name("fakes.py")
 
@@ -170,7 +170,7 @@ def test_a_killed_rank_costs_only_its_sequence(local, shared_otb, checkpoint, ra
     var = local(OTB100=shared_otb)
     child = start_slow("OTB100", checkpoint)
     await_tasks(var, 2, taken=2)
-    os.kill(working(rank, child.pid)[1], signal.SIGKILL)
+    send(signal.SIGKILL, working(rank, child.pid)[1])
     out, err = child.communicate(timeout=120)
     assert child.returncode == 0, err
     assert f"rank {rank} was killed (SIGKILL) and is started again" in err and "Traceback" not in err
@@ -209,8 +209,7 @@ def test_ranks_killed_at_random_moments_end_with_the_same_results(local, shared_
         time.sleep(rng.uniform(0, 2))
         workers = [pid for rank in range(3) if (pid := working(rank, child.pid)[1])]
         if workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(workers[rng.integers(len(workers))], signal.SIGKILL)
+            send(signal.SIGKILL, workers[rng.integers(len(workers))])
     out, err = child.communicate(timeout=180)
     assert (child.returncode == 0) == (len(results(var)) == 3), err
     if child.returncode:  # two ranks have died of the same sequence
@@ -240,7 +239,7 @@ def test_where_mpiexec_ends_all_ranks_they_are_started_again(local, shared_otb, 
     )
     await_tasks(var, 2, taken=2)
     watched, worker = working(1, child.pid)
-    os.kill(watched, signal.SIGKILL)
+    send(signal.SIGKILL, watched)
     out, err = child.communicate(timeout=120)
     assert child.returncode == 0, err
     assert "mpiexec ended all ranks" in err and out.count("sequences tracked") == 1
