@@ -13,6 +13,13 @@ import torch
 Array = TypeVar("Array", np.ndarray, torch.Tensor)
 
 
+def join(first: Array, second: Array) -> Array:
+    """``[..., n]`` and ``[..., m]`` beside each other: ``[..., n + m]``."""
+    if isinstance(first, torch.Tensor):
+        return torch.cat([first, second], -1)
+    return np.concatenate([first, second], -1)
+
+
 def _stack(parts: list, like):
     return torch.stack(parts, -1) if isinstance(like, torch.Tensor) else np.stack(parts, -1)
 
@@ -23,26 +30,26 @@ def _columns(box):
 
 def xywh_to_cxcywh(bbox: Array) -> Array:
     """``(x, y, w, h)`` to ``(centre x, centre y, w, h)``."""
-    x, y, w, h = _columns(bbox)
-    return _stack([x + w / 2, y + h / 2, w, h], bbox)
+    corner, sides = bbox[..., :2], bbox[..., 2:]
+    return join(corner + sides / 2, sides)
 
 
 def cxcywh_to_xywh(bbox_cxcywh: Array) -> Array:
     """``(centre x, centre y, w, h)`` to ``(x, y, w, h)``."""
-    cx, cy, w, h = _columns(bbox_cxcywh)
-    return _stack([cx - w / 2, cy - h / 2, w, h], bbox_cxcywh)
+    centre, sides = bbox_cxcywh[..., :2], bbox_cxcywh[..., 2:]
+    return join(centre - sides / 2, sides)
 
 
 def xywh_to_xyxy(bbox: Array) -> Array:
     """``(x, y, w, h)`` to ``(left, top, right, bottom)``."""
-    x, y, w, h = _columns(bbox)
-    return _stack([x, y, x + w, y + h], bbox)
+    corner = bbox[..., :2]
+    return join(corner, corner + bbox[..., 2:])
 
 
 def cxcywh_to_xyxy(bbox_cxcywh: Array) -> Array:
     """``(centre x, centre y, w, h)`` to ``(left, top, right, bottom)``."""
-    cx, cy, w, h = _columns(bbox_cxcywh)
-    return _stack([cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2], bbox_cxcywh)
+    centre, half = bbox_cxcywh[..., :2], bbox_cxcywh[..., 2:] / 2
+    return join(centre - half, centre + half)
 
 
 def clip_xywh(bbox: Array, width, height, min_size: float = 1.0) -> Array:

@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
 
-from ltr.data.bbox import Array, cxcywh_to_xywh, xywh_to_cxcywh
+from ltr.data.bbox import Array, cxcywh_to_xywh, join, xywh_to_cxcywh
 
 # A square beyond this is sampled without being built: OpenCV would need 200 MB and more for it.
 _LARGEST_PADDED = 8192
@@ -30,7 +29,7 @@ class CropGeometry(NamedTuple):
     factor: np.ndarray  # float64, crop pixels per image pixel: output size / side
 
 
-def crop_side(bbox: np.ndarray, search_factor: float) -> np.ndarray:
+def crop_side(bbox: np.ndarray, search_factor: float | np.ndarray) -> np.ndarray:
     """Side of the square around each box ``[..., 4]`` before it is rounded up, px, float64 ``[...]``."""
     box = np.asarray(bbox, np.float64)
     w, h = box[..., 2], box[..., 3]
@@ -38,13 +37,15 @@ def crop_side(bbox: np.ndarray, search_factor: float) -> np.ndarray:
     return np.sqrt((w + context) * (h + context))
 
 
-def crop_geometry(bbox: np.ndarray, search_factor: float, output_size: int) -> CropGeometry:
+def crop_geometry(
+    bbox: np.ndarray, search_factor: float | np.ndarray, output_size: int | np.ndarray
+) -> CropGeometry:
     """The squares that are cut for boxes ``[..., 4]``.
 
     Args:
         bbox: boxes the crops are made about, image px; negative positions and parts outside are fine.
-        search_factor: 4 for search crops, 2 for templates.
-        output_size: side of the resized crop, px.
+        search_factor: 4 for search crops, 2 for templates; one for all or ``[...]``.
+        output_size: side of the resized crop, px; one for all or ``[...]``.
 
     Raises:
         ValueError: a box has a non-finite number or no area.
@@ -115,22 +116,22 @@ def cut(
         square = cv2.copyMakeBorder(square, *borders, cv2.BORDER_CONSTANT, value=colour)
     if side != size:
         return cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR)
-    return np.ascontiguousarray(square)
+    return np.array(square)  # a copy: other frames may be decoded over this one
 
 
-def box_to_crop(bbox: Array, extract: Array, factor, size: int) -> Array:
+def box_to_crop(bbox: Array, extract: Array, factor, size) -> Array:
     """Boxes ``[..., 4]`` of the image in the coordinates of crops made about ``extract [..., 4]``.
 
     Args:
         bbox: image px (numpy or torch; the same kind is returned).
         extract: the boxes about which the crops were made, image px.
         factor: ``CropGeometry.factor``, a number or ``[...]``.
-        size: side of the crops, px; the centre of ``extract`` comes to ``(size - 1) / 2``.
+        size: side of the crops, px, a number or ``[...]``; the centre of ``extract`` comes to ``(size - 1) / 2``.
     """
-    factor = _column(factor)
+    factor, size = _column(factor), _column(size)
     box, about = xywh_to_cxcywh(bbox), xywh_to_cxcywh(extract)
     centre = (size - 1) / 2 + (box[..., :2] - about[..., :2]) * factor
-    return cxcywh_to_xywh(_join(centre, box[..., 2:] * factor))
+    return cxcywh_to_xywh(join(centre, box[..., 2:] * factor))
 
 
 def box_to_image(bbox: Array, extract: Array, factor, size: int) -> Array:
@@ -138,7 +139,7 @@ def box_to_image(bbox: Array, extract: Array, factor, size: int) -> Array:
     factor = _column(factor)
     box, about = xywh_to_cxcywh(bbox), xywh_to_cxcywh(extract)
     centre = about[..., :2] + (box[..., :2] - (size - 1) / 2) / factor
-    return cxcywh_to_xywh(_join(centre, box[..., 2:] / factor))
+    return cxcywh_to_xywh(join(centre, box[..., 2:] / factor))
 
 
 def jitter(
@@ -160,16 +161,8 @@ def jitter(
     sides = box[..., 2:] * np.exp(np.asarray(normal, np.float64) * scale)
     reach = sides.mean(-1, keepdims=True) * center
     centre = box[..., :2] + reach * (np.asarray(uniform, np.float64) - 0.5)
-    return cxcywh_to_xywh(_join(centre, sides))
+    return cxcywh_to_xywh(join(centre, sides))
 
 
 def _column(factor):
     return factor[..., None] if getattr(factor, "ndim", 0) else factor
-
-
-def _join(first: Array, second: Array) -> Array:
-    return (
-        torch.cat([first, second], -1)
-        if isinstance(first, torch.Tensor)
-        else np.concatenate([first, second], -1)
-    )

@@ -83,7 +83,9 @@ def _of_parts() -> dict[str, Decoder]:
         return region.pixels[top - y : bottom - y, left - x : right - x]
 
     def upper_rows(file: bytes) -> np.ndarray:
-        return image_loader.Frame("", file).upper_rows(bottom)[top:bottom, left:right]
+        return image_loader.Frame("", file).upper_rows(bottom, 1, image_loader.Scratch())[
+            top:bottom, left:right
+        ]
 
     rows = {"upper rows": Decoder("", upper_rows)}
     where = jpeg_parts.available()

@@ -91,6 +91,23 @@ class Region(NamedTuple):
         return (width, height) == (_reduced(self.width, self.reduced), _reduced(self.height, self.reduced))
 
 
+class Scratch:
+    """Memory to decode into, again and again: the system has to clear every page that it hands out anew.
+
+    The pixels of a region in it hold until the next region is decoded into it.
+    """
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def pixels(self, height: int, width: int) -> np.ndarray:
+        """Room for an image, uint8 ``[height, width, 3]``."""
+        size = height * width * 3
+        if size > len(self._memory):
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size].reshape(height, width, 3)
+
+
 class _Layout(NamedTuple):
     """What the header of a JPEG file says."""
 
@@ -132,13 +149,14 @@ class Frame:
             self._pixels = _decode_other(path, data)
             self.height, self.width = self._pixels.shape[:2]
 
-    def region(self, part: Part | None = None, reduced: int = 1) -> Region:
+    def region(self, part: Part | None = None, reduced: int = 1, scratch: Scratch | None = None) -> Region:
         """Decode what some crops of the frame need, and little more; of other formats than JPEG, everything.
 
         Args:
             part: where the crops lie; what is decoded has that and, where the frame goes on, all that resizing mixes in.
                 None: everything is needed, for the frame's channel mean.
             reduced: 1, 2, 4 or 8, see ``reduction``.
+            scratch: memory to decode into; None: new memory.
 
         Raises:
             BadImage: the file is truncated or corrupt. Damage outside the part is noticed where it breaks the structure
@@ -148,12 +166,14 @@ class Frame:
             return Region(self._pixels, 1, (0, 0), self.width, self.height)
         whole = Part(0, 0, self.width, self.height)
         part = whole if part is None else self._inside(part, reduced)
+        if scratch is None:
+            scratch = Scratch()
         if part == whole or not _looks_sound(self.path, self._data, self._layout):
-            pixels = _cut(_decode(self.path, self._data, self._layout, reduced), part, reduced)
+            pixels = _cut(_decode(self.path, self._data, self._layout, reduced, scratch), part, reduced)
         elif self._layout.colours in (1, 3) and jpeg_parts.available():
-            pixels = _decode_part(self.path, self._data, self._layout, part, reduced)
+            pixels = _decode_part(self.path, self._data, self._layout, part, reduced, scratch)
         else:
-            pixels = _cut(self.upper_rows(part.bottom, reduced), part, reduced)
+            pixels = _cut(self.upper_rows(part.bottom, reduced, scratch), part, reduced)
         return Region(pixels, reduced, (part.left, part.top), self.width, self.height)
 
     def _inside(self, part: Part, reduced: int) -> Part:
@@ -164,16 +184,16 @@ class Frame:
         bottom = min(max(_reduced(part.bottom, reduced) * reduced, top) + reduced, self.height)
         return Part(left, top, right, bottom)
 
-    def upper_rows(self, bottom: int, reduced: int = 1) -> np.ndarray:
+    def upper_rows(self, bottom: int, reduced: int, scratch: Scratch) -> np.ndarray:
         """A JPEG frame down to row ``bottom`` at least, RGB uint8 ``[h, W / reduced, 3]``: ``region`` without TurboJPEG."""
         block = self._layout.block[1]
         # One more line of blocks: the colours of the last row are interpolated with the row below it.
         rows = (math.ceil(bottom / block) + 1) * block
         if rows >= self.height:
-            return _decode(self.path, self._data, self._layout, reduced)
+            return _decode(self.path, self._data, self._layout, reduced, scratch)
         upper, at = bytearray(self._data), self._layout.height_at
         upper[at : at + 2] = rows.to_bytes(2, "big")
-        return _decode(self.path, upper, self._layout._replace(height=rows), reduced, strict=False)
+        return _decode(self.path, upper, self._layout._replace(height=rows), reduced, scratch, strict=False)
 
 
 def open_frame(path: str | os.PathLike[str]) -> Frame:
@@ -263,7 +283,12 @@ def _looks_sound(name: str, data: bytes, layout: _Layout) -> bool:
 
 
 def _decode(
-    name: str, data: bytes | bytearray, layout: _Layout, reduced: int, strict: bool = True
+    name: str,
+    data: bytes | bytearray,
+    layout: _Layout,
+    reduced: int,
+    scratch: Scratch,
+    strict: bool = True,
 ) -> np.ndarray:
     width, height = _reduced(layout.width, reduced), _reduced(layout.height, reduced)
     if simplejpeg is None:
@@ -271,12 +296,19 @@ def _decode(
             _looks_sound(name, bytes(data), layout)  # OpenCV fills what is missing with grey
         return _decode_opencv(name, data, reduced)
     try:
-        return simplejpeg.decode_jpeg(data, "RGB", min_width=width, min_height=height, strict=strict)
+        return simplejpeg.decode_jpeg(
+            data,
+            "RGB",
+            min_width=width,
+            min_height=height,
+            strict=strict,
+            buffer=scratch.pixels(height, width),
+        )
     except ValueError as error:
         reason = str(error)
     harmless = _EXTRANEOUS.search(reason)
     if harmless and int(harmless[1]) <= 8:  # some cameras pad the scan by a byte or two
-        return _decode(name, data, layout, reduced, strict=False)
+        return _decode(name, data, layout, reduced, scratch, strict=False)
     raise BadImage(name, f"is {'truncated' if 'Premature end' in reason else 'corrupt'} ({reason})")
 
 
@@ -285,18 +317,22 @@ def _cut(pixels: np.ndarray, part: Part, reduced: int) -> np.ndarray:
     return pixels[rows, part.left // reduced : _reduced(part.right, reduced)]
 
 
-def _decode_part(name: str, data: bytes, layout: _Layout, part: Part, reduced: int) -> np.ndarray:
+def _decode_part(
+    name: str, data: bytes, layout: _Layout, part: Part, reduced: int, scratch: Scratch
+) -> np.ndarray:
     """The pixels of a part whose corners are multiples of ``reduced`` or the frame's, as those of the whole."""
     block = layout.block[0]
     # A part begins with a block. One more on each side, as the colours of its outer columns have no neighbours.
     first = max(part.left // block - 1, 0) * block // reduced
     last = _reduced(min(part.right + block, layout.width), reduced)
     left, right = part.left // reduced, _reduced(part.right, reduced)
-    rows = part.top // reduced, _reduced(part.bottom, reduced)
+    top, bottom = part.top // reduced, _reduced(part.bottom, reduced)
+    pixels = scratch.pixels(bottom - top, last - first)
     try:
-        return jpeg_parts.decode_part(data, (first, last), rows, reduced)[:, left - first : right - first]
+        jpeg_parts.decode_part(data, (first, top), pixels, reduced)
+        return pixels[:, left - first : right - first]
     except ValueError:  # sampled in a way without a name, padded, or damaged: the whole will tell
-        return _cut(_decode(name, data, layout, reduced), part, reduced)
+        return _cut(_decode(name, data, layout, reduced, scratch), part, reduced)
 
 
 def _decode_other(name: str, data: bytes) -> np.ndarray:

@@ -32,34 +32,31 @@ def available() -> str | None:
     return None if found is None else found[1]
 
 
-def decode_part(data: bytes, columns: tuple[int, int], rows: tuple[int, int], reduced: int = 1) -> np.ndarray:
-    """The pixels of a rectangle, the same as those of the whole image but for the outermost columns.
+def decode_part(data: bytes, corner: tuple[int, int], pixels: np.ndarray, reduced: int = 1) -> None:
+    """Decode a rectangle: the pixels of the whole image but for the outermost columns.
 
     Those are interpolated without their neighbours where colours are stored at a lower resolution: take a column
     more on each side that is not the image's.
 
     Args:
         data: a whole JPEG file of one or three channels.
-        columns: first and one past the last, px of the reduced image; the first must begin a block, as the file stores
-            them (8 px times the highest sampling factor, divided by ``reduced``).
-        rows: likewise; any.
+        corner: column and row where it begins, px of the reduced image; the column must begin a block, as the file
+            stores them (8 px times the highest sampling factor, divided by ``reduced``).
+        pixels: uint8 ``[rows, columns, 3]``, contiguous: its size is the rectangle's, and it takes the RGB levels.
         reduced: decode at 1/1, 1/2, 1/4 or 1/8 of the size.
-
-    Returns:
-        RGB uint8 ``[rows, columns, 3]``.
 
     Raises:
         ValueError: it cannot be decoded in parts, or what was read of it is not as it should be.
     """
     found = _library()
     assert found is not None, "no TurboJPEG: ask available() first"
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.shape[2:] == (3,)
     tj = found[0]
     handle = tj.tj3Init(_DECOMPRESS)
     if not handle:
         raise MemoryError("no memory to decode a JPEG")
     try:
-        region = _Region(columns[0], rows[0], columns[1] - columns[0], rows[1] - rows[0])
-        pixels = np.empty((region.h, region.w, 3), np.uint8)
+        region = _Region(*corner, pixels.shape[1], pixels.shape[0])
         if (
             tj.tj3DecompressHeader(handle, data, len(data))
             or tj.tj3SetScalingFactor(handle, _Scale(1, reduced))
@@ -67,7 +64,6 @@ def decode_part(data: bytes, columns: tuple[int, int], rows: tuple[int, int], re
             or tj.tj3Decompress8(handle, data, len(data), pixels.ctypes.data, 0, _RGB)
         ):
             raise ValueError(tj.tj3GetErrorStr(handle).decode(errors="replace"))
-        return pixels
     finally:
         tj.tj3Destroy(handle)
 

@@ -13,7 +13,7 @@ import numpy as np
 from config.settings import Settings
 from ltr.data.augment import DRAWS
 from ltr.data.crop import CropGeometry, box_to_crop, crop_geometry, cut, jitter
-from ltr.data.image_loader import BadImage, Frame, Part, Region, channel_mean, open_frame, reduction
+from ltr.data.image_loader import BadImage, Frame, Part, Scratch, channel_mean, open_frame, reduction
 
 if TYPE_CHECKING:
     from ltr.data.sampler import FrameBox, LabelledPair, SparseInstance
@@ -42,57 +42,62 @@ class Crop(NamedTuple):
     image_size: tuple[int, int]  # width, height of the frame, px
 
 
-def make_crops(requests: Sequence[Request]) -> list[Crop]:
+def make_crops(requests: Sequence[Request], scratch: Scratch) -> list[Crop]:
     """Make the crops, reading each file once.
+
+    Args:
+        requests: at least one.
+        scratch: memory to decode the frames into, one after the other.
 
     Raises:
         BadImage: a file cannot be decoded, or a box has no area.
     """
+    about = np.stack([request.about for request in requests])
+    sizes = np.array([request.size for request in requests])
+    geometry = _geometry(requests, about, sizes)
+    bboxes = box_to_crop(
+        np.stack([request.frame.bbox for request in requests]), about, geometry.factor, sizes
+    )
+    side, left, top, factor = (field.tolist() for field in geometry)  # numbers, as they are used one by one
     crops: dict[int, Crop] = {}
     by_path: dict[str, list[int]] = {}
     for number, request in enumerate(requests):
         by_path.setdefault(request.frame.path, []).append(number)
     for path, numbers in by_path.items():
-        geometries = {number: _geometry(requests[number]) for number in numbers}
         frame = open_frame(path)
-        reduced = min(reduction(int(g.side), requests[n].size) for n, g in geometries.items())
-        part: Part | None = _part(list(geometries.values()))
-        beyond = any(_reaches_beyond(frame, geometry) for geometry in geometries.values())
-        if beyond or any(requests[n].need_mean for n in numbers):
-            part = None  # what lies outside has the colour of the mean
-        region = frame.region(part, reduced)
+        reduced = min(reduction(side[n], requests[n].size) for n in numbers)
+        part = Part(
+            min(left[n] for n in numbers),
+            min(top[n] for n in numbers),
+            max(left[n] + side[n] for n in numbers),
+            max(top[n] + side[n] for n in numbers),
+        )
+        # What lies outside has the colour of the mean.
+        all_of_it = _reaches_beyond(frame, part) or any(requests[n].need_mean for n in numbers)
+        region = frame.region(None if all_of_it else part, reduced, scratch)
         mean = channel_mean(region) if region.whole else np.zeros(3)
-        for number, geometry in geometries.items():
-            crops[number] = _crop(requests[number], geometry, region, mean)
+        for n in numbers:
+            square = CropGeometry(side[n], left[n], top[n], factor[n])
+            pixels = cut(region.pixels, square, requests[n].size, mean, region.origin, region.reduced)
+            crops[n] = Crop(pixels, bboxes[n], about[n], factor[n], mean, (frame.width, frame.height))
     return [crops[number] for number in range(len(requests))]
 
 
-def _geometry(request: Request) -> CropGeometry:
+def _geometry(requests: Sequence[Request], about: np.ndarray, sizes: np.ndarray) -> CropGeometry:
+    factors = np.array([request.search_factor for request in requests])
     try:
-        return crop_geometry(request.about, request.search_factor, request.size)
-    except ValueError as error:
-        raise BadImage(request.frame.path, str(error)) from error
+        return crop_geometry(about, factors, sizes)
+    except ValueError:
+        for request in requests:
+            try:
+                crop_geometry(request.about, request.search_factor, request.size)
+            except ValueError as error:
+                raise BadImage(request.frame.path, str(error)) from error
+        raise
 
 
-def _reaches_beyond(frame: Frame, where: CropGeometry) -> bool:
-    right, bottom = where.left + where.side, where.top + where.side
-    return bool(where.left < 0 or where.top < 0 or right > frame.width or bottom > frame.height)
-
-
-def _part(geometries: Sequence[CropGeometry]) -> Part:
-    return Part(
-        min(int(where.left) for where in geometries),
-        min(int(where.top) for where in geometries),
-        max(int(where.left + where.side) for where in geometries),
-        max(int(where.top + where.side) for where in geometries),
-    )
-
-
-def _crop(request: Request, geometry: CropGeometry, region: Region, mean: np.ndarray) -> Crop:
-    pixels = cut(region.pixels, geometry, request.size, mean, region.origin, region.reduced)
-    bbox = box_to_crop(request.frame.bbox, request.about, geometry.factor, request.size)
-    size = (region.width, region.height)
-    return Crop(pixels, bbox, request.about, float(geometry.factor), mean, size)
+def _reaches_beyond(frame: Frame, part: Part) -> bool:
+    return part.left < 0 or part.top < 0 or part.right > frame.width or part.bottom > frame.height
 
 
 class Processing:
@@ -103,6 +108,7 @@ class Processing:
         self._search = (data.search_factor, data.search_size)
         self._template = (data.template_factor, data.template_size)
         self._jitter = (data.center_jitter_search, data.scale_jitter_search)
+        self._scratch = Scratch()  # of this process: a worker gets its own
 
     def pair(self, pair: LabelledPair, rng: np.random.Generator) -> Sample:
         """A labelled pair: template crop, jittered search crop, the boxes in both."""
@@ -111,7 +117,8 @@ class Processing:
             [
                 Request(pair.template, pair.template.bbox, *self._template),
                 Request(pair.search, about, *self._search),
-            ]
+            ],
+            self._scratch,
         )
         return {
             "template": template.pixels,
@@ -131,7 +138,8 @@ class Processing:
                 Request(instance.relay, instance.relay.bbox, *self._template),
                 Request(frame, frame.bbox, *self._search),
                 Request(frame, about, *self._search, need_mean=True),
-            ]
+            ],
+            self._scratch,
         )
         return {
             "key": key.pixels,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ltr.data import decoders, image_loader, jpeg_parts
+from ltr.data.crop import CropGeometry, cut
 from ltr.data.image_loader import BadImage, Part, channel_mean, open_frame, read_image, reduction
 
 
@@ -114,16 +117,33 @@ def test_a_part_costs_no_more_than_it_must(large, monkeypatch):
     """No decoder is given a whole frame where a part of it is enough, with TurboJPEG or without."""
     asked = []
 
-    def watched(decode):
-        return lambda *args, **options: asked.append(pixels := decode(*args, **options)) or pixels
+    class Watched(image_loader.Scratch):
+        def pixels(self, height, width):
+            asked.append((height, width))
+            return super().pixels(height, width)
 
-    monkeypatch.setattr(jpeg_parts, "decode_part", watched(jpeg_parts.decode_part))
-    monkeypatch.setattr(image_loader, "_decode", watched(image_loader._decode))
-    open_frame(large).region(Part(500, 200, 600, 300))
-    assert [pixels.shape for pixels in asked] == [(102, 137, 3)]
+    open_frame(large).region(Part(500, 200, 600, 300), scratch=Watched())
+    assert asked == [(102, 137)]
     without(monkeypatch, "TurboJPEG")
-    open_frame(large).region(Part(500, 200, 600, 300))
-    assert [pixels.shape for pixels in asked[1:]] == [(320, 1280, 3)]
+    open_frame(large).region(Part(500, 200, 600, 300), scratch=Watched())
+    assert asked[1:] == [(320, 1280)]
+
+
+def test_memory_is_used_again_and_crops_do_not_lie_in_it(sampled, tmp_path):
+    scratch, upright = image_loader.Scratch(), tmp_path / "upright.jpg"
+    Image.open(sampled[0]).transpose(Image.Transpose.ROTATE_90).save(upright)
+    parts = [None, Part(0, 0, 1, 100), Part(33, 47, 240, 171)]
+    for path, part, reduced in itertools.product([*sampled, upright], parts, (1, 2, 8)):
+        frame = open_frame(path)
+        own, lent = frame.region(part, reduced), frame.region(part, reduced, scratch)
+        assert own.origin == lent.origin and np.array_equal(own.pixels, lent.pixels)
+        height, width = own.pixels.shape[:2]
+        assert np.may_share_memory(lent.pixels, scratch.pixels(height, width))
+        for side in {min(height, width), 64}:  # the first without borders, once in whole rows
+            for size in (side, 32):
+                square = CropGeometry(side * reduced, *own.origin, size / side / reduced)
+                one, other = (cut(r.pixels, square, size, (1, 2, 3), r.origin, reduced) for r in (own, lent))
+                assert np.array_equal(one, other) and not np.may_share_memory(other, lent.pixels)
 
 
 def test_a_reduced_frame_shows_the_same(large):
