@@ -153,8 +153,13 @@ def open_dataset(name: str, split: str, root: Path, cache_dir: Path) -> VideoDat
     return DATASETS.get(name)(split, Path(root), Path(cache_dir))
 
 
-def open_spec(spec: str, settings: Settings) -> VideoDataset:
+def open_spec(spec: str, settings: Settings, aloud: bool = True) -> VideoDataset:
     """The data set ``"NAME:SPLIT"`` of ``data.datasets``, in the folder that the settings give it.
+
+    Args:
+        spec: the text.
+        settings: ``paths`` is used.
+        aloud: say so where videos are missing; of several processes one does.
 
     Raises:
         UserError: the spec is malformed, the name or split unknown, or the folder missing.
@@ -163,7 +168,7 @@ def open_spec(spec: str, settings: Settings) -> VideoDataset:
     dataset = open_dataset(
         name, split, dataset_dir(settings, "train", name), var_dir(settings, "cache", "index")
     )
-    if dataset.listed > len(dataset):
+    if aloud and dataset.listed > len(dataset):
         say(f"{spec}: {len(dataset)} of its {dataset.listed} videos are in {dataset.root}")
     return dataset
 

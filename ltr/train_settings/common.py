@@ -94,7 +94,7 @@ def train_sparse(
     """
     group = begin(settings)
     try:
-        datasets = open_datasets(settings)
+        datasets = open_datasets(settings, aloud=group.first)
         network = make_network(settings, group)
         run = Run(settings, type(network).__name__, group)
         entries = group.agree(label_entries(datasets, settings) if group.first else None)
@@ -139,7 +139,7 @@ def train_supervised(
     """
     group = begin(settings)
     try:
-        datasets = open_datasets(settings)
+        datasets = open_datasets(settings, aloud=group.first)
         network = make_network(settings, group)
         run = Run(settings, type(network).__name__, group)
         pairs = AnnotatedPairs(datasets, settings.seed, max_gap)
@@ -193,22 +193,22 @@ def begin(settings: Settings) -> ProcessGroup:
     return group
 
 
-def open_datasets(settings: Settings) -> list[VideoDataset]:
-    """The data sets of ``data.datasets``."""
+def open_datasets(settings: Settings, aloud: bool = True) -> list[VideoDataset]:
+    """The data sets of ``data.datasets``; ``aloud``: say where videos are missing."""
     if not settings.data.datasets:
         raise UserError("setting data.datasets is empty; give --set data.datasets NAME:SPLIT,...")
-    return open_specs(settings.data.datasets, settings)
+    return open_specs(settings.data.datasets, settings, aloud)
 
 
-def open_specs(texts: Sequence[str], settings: Settings) -> list[VideoDataset]:
-    """The data sets ``"NAME:SPLIT"`` of a setting."""
+def open_specs(texts: Sequence[str], settings: Settings, aloud: bool = True) -> list[VideoDataset]:
+    """The data sets ``"NAME:SPLIT"`` of a setting; ``aloud``: say where videos are missing."""
     specs: list[str] = []
     for text in texts:  # "TrackingNet:0,1,2" came apart at its commas
         if ":" in text or not specs:
             specs.append(text)
         else:
             specs[-1] += f",{text}"
-    return [open_spec(spec, settings) for spec in specs]
+    return [open_spec(spec, settings, aloud) for spec in specs]
 
 
 def label_entries(

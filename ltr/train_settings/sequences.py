@@ -75,7 +75,7 @@ def train_sequences(settings: Settings, actor: MakeActor, proposals: ProposalKin
             raise UserError(
                 f"setting train.batch_size_sup gives {share} sequence per process: the regressor's batch norms need 2"
             )
-        datasets = open_datasets(settings)
+        datasets = open_datasets(settings, aloud=group.first)
         processing = make_processing(settings, proposals)
         sampler = make_sampler(settings, datasets, settings.sequences.weights)
         validation = make_validation(settings, processing, group)
@@ -135,7 +135,7 @@ def make_sampler(
 
 def make_validation(settings: Settings, processing: SequenceProcessing, group: ProcessGroup) -> Loader | None:
     """The loader of ``validation.datasets``, None without any."""
-    datasets = open_specs(settings.validation.datasets, settings)
+    datasets = open_specs(settings.validation.datasets, settings, aloud=group.first)
     if not datasets:
         return None
     sampler = make_sampler(settings, datasets, [])

@@ -83,7 +83,7 @@ def run(settings: Settings) -> None:
     """Train: burn-in and sparse stage."""
     group = begin(settings)
     try:
-        datasets = open_datasets(settings)
+        datasets = open_datasets(settings, aloud=group.first)
         network = make_network(settings, group)
         run = Run(settings, type(network).__name__, group)
         entries = group.agree(label_entries(datasets, settings) if group.first else None)
