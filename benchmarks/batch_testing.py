@@ -11,7 +11,6 @@ On a GPU it also prints frames/s with images read from disk.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import statistics
 import tempfile
@@ -27,7 +26,7 @@ import torch
 
 from benchmarks import Row, scaled, table
 from benchmarks._track_online import bound_scores
-from config.cli import run
+from config.cli import Options, positive, run
 from config.console import say
 from config.environment import choose_device
 from ltr.models.registry import build_network
@@ -196,10 +195,10 @@ def gpu_rows(arch: str, device: torch.device, budget: float) -> list[Row]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = Options(__doc__)
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--arch", default="transt", choices=sorted(NETWORKS))
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch, on the CPU")
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch, on the CPU")
     parser.add_argument(
         "--seconds", type=float, default=1.0, help="budget of each measurement, on a GPU (default: 1)"
     )

@@ -10,7 +10,6 @@ a process that evaluates the benchmark without any, against all files and boxes 
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 import tempfile
 import time
@@ -22,7 +21,7 @@ import numpy as np
 import orjson
 
 from benchmarks import Row, paired, scaled, table
-from config.cli import run
+from config.cli import Options, positive, run
 from config.console import say
 from config.environment import load_settings
 from pysot_toolkit.datasets.text import parse_table
@@ -38,10 +37,10 @@ _MIB = 2**20
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=280)
-    parser.add_argument("--frames", type=int, default=2500)
-    parser.add_argument("--baseline", type=int, default=8, help="videos the baselines are measured on")
+    parser = Options(__doc__)
+    parser.add_argument("--videos", type=positive, default=280)
+    parser.add_argument("--frames", type=positive, default=2500)
+    parser.add_argument("--baseline", type=positive, default=8, help="videos the baselines are measured on")
     say(table(measure(**vars(parser.parse_args()))))
 
 

@@ -7,12 +7,10 @@ row by row, and the masks are compared. It is measured on some of the pairs and 
 
 from __future__ import annotations
 
-import argparse
-
 import numpy as np
 
 from benchmarks import Row, paired, scaled, table, timed
-from config.cli import run
+from config.cli import Options, positive, run
 from config.console import say
 from pysot_toolkit.evaluation.protocol import Regions
 from pysot_toolkit.evaluation.regions import VotRaster, exact_overlaps, regions_of, vot_overlaps
@@ -23,10 +21,12 @@ SIZE = (640, 480)
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=373)
-    parser.add_argument("--extent", type=float, default=90, help="mean width of the target in px")
-    parser.add_argument("--baseline", type=int, default=150, help="pairs that the baseline is measured on")
+    parser = Options(__doc__)
+    parser.add_argument("--frames", type=positive, default=373)
+    parser.add_argument("--extent", type=positive, default=90, help="mean width of the target in px")
+    parser.add_argument(
+        "--baseline", type=positive, default=150, help="pairs that the baseline is measured on"
+    )
     say(table(measure(**vars(parser.parse_args()))))
 
 

@@ -8,7 +8,6 @@ and with an update of its filter, on a full memory.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from tabulate import tabulate
 
 from benchmarks import Row, _track_online, _track_transt
 from benchmarks._clock import Clock
-from config.cli import run
+from config.cli import Options, positive, run
 from config.environment import choose_device
 
 Clocks = dict[str, Clock]  # of "plain" and of each precision
@@ -78,13 +77,11 @@ def table(tracked: Tracked, clocks: Clocks) -> str:
 
 def main() -> None:
     """Print the milliseconds of every part; targets are those on one CPU thread."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Options(__doc__)
     parser.add_argument("--arch", choices=ARCHS, help="default: all")
     parser.add_argument("--device", default="cpu", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
-    parser.add_argument("--frames", type=int, default=8)
+    parser.add_argument("--threads", type=positive, default=1, help="CPU threads of torch")
+    parser.add_argument("--frames", type=positive, default=8)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)

@@ -7,7 +7,6 @@ the tolerance disk; and whole frames dilated by OpenCV, which is what the refere
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import Row, paired, scaled, table, timed
-from config.cli import run
+from config.cli import Options, positive, run
 from config.console import say
 from pysot_toolkit.datasets.masks import read_mask
 from pysot_toolkit.evaluation.davis import Davis, compare, tolerance_disk
@@ -28,9 +27,9 @@ HEIGHT, WIDTH, OBJECTS = 480, 854, 2
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=70)
-    parser.add_argument("--baseline", type=int, default=10, help="frames the baselines are measured on")
+    parser = Options(__doc__)
+    parser.add_argument("--frames", type=positive, default=70)
+    parser.add_argument("--baseline", type=positive, default=10, help="frames the baselines are measured on")
     say(table(measure(**vars(parser.parse_args()))))
 
 

@@ -8,7 +8,6 @@ length by length; for reading, it is splitting lines.
 
 from __future__ import annotations
 
-import argparse
 import math
 import tempfile
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import Row, paired, scaled, table
-from config.cli import run
+from config.cli import Options, positive, run
 from config.console import say
 from pysot_toolkit.datasets.vot import VOT_TAGS, polygon_to_rectangle
 from pysot_toolkit.evaluation.protocol import PROTOCOLS, Runs, Scores, SupervisedRun, Truth
@@ -32,11 +31,11 @@ LOW, HIGH = 100, 356  # VOT2018
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--videos", type=int, default=60)
-    parser.add_argument("--frames", type=int, default=22394, help="of all videos together")
-    parser.add_argument("--repetitions", type=int, default=15)
-    parser.add_argument("--baseline", type=int, default=1, help="videos the baseline is measured on")
+    parser = Options(__doc__)
+    parser.add_argument("--videos", type=positive, default=60)
+    parser.add_argument("--frames", type=positive, default=22394, help="of all videos together")
+    parser.add_argument("--repetitions", type=positive, default=15)
+    parser.add_argument("--baseline", type=positive, default=1, help="videos the baseline is measured on")
     say(table(measure(**vars(parser.parse_args()))))
 
 

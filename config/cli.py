@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from config.console import paint
 from config.environment import load_settings
@@ -15,11 +16,30 @@ from config.errors import UserError
 from config.settings import Settings
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser with ``--set KEY VALUE`` (repeatable) and ``--device``."""
+class Options(argparse.ArgumentParser):
+    """An argument parser that says in one line what is wrong, and shows its description as it is written."""
+
+    def __init__(self, description: str | None) -> None:
+        layout = argparse.RawDescriptionHelpFormatter
+        super().__init__(description=description, formatter_class=layout, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        """Called by ``parse_args`` with what is wrong."""
+        raise UserError(f"{message} (see {os.path.basename(sys.argv[0])} --help)")
+
+
+def positive(text: str) -> int:
+    """The type of an option that counts something: a whole number of at least 1."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"'{text}' is not a whole number of at least 1")
+    return int(text)
+
+
+class Parser(Options):
+    """As ``Options``, with ``--set KEY VALUE`` (repeatable) and ``--device``."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(description=description, allow_abbrev=False)
+        super().__init__(description)
         self.add_argument(
             "--set",
             nargs=2,
@@ -29,9 +49,6 @@ class Parser(argparse.ArgumentParser):
             help="any setting of config/defaults.py",
         )
         self.add_argument("--device", help="auto, cpu, cuda or cuda:N")
-
-    def error(self, message: str) -> None:  # type: ignore[override]
-        raise UserError(f"{message} (see {os.path.basename(sys.argv[0])} --help)")
 
     def parse(self) -> tuple[argparse.Namespace, Settings]:
         """The parsed options, and the settings with ``--set`` and ``--device`` applied."""

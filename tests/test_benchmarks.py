@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
 import multiprocessing
 import re
+import sys
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import pytest
 
+import benchmarks
 from benchmarks import Row, paired, rates, scaled, table
 from benchmarks._page import Section, first_paragraph, machine, page, section_of
+from config.cli import positive
+from config.errors import UserError
 
 
 def test_a_ratio_says_how_many_times_better_ours_is():
@@ -56,3 +63,24 @@ def test_a_benchmark_runs_in_a_process_of_its_own():
 @pytest.mark.parametrize("text", ["One\nline.\n\nMore.", "One line."])
 def test_the_first_paragraph_is_one_line(text):
     assert first_paragraph(text) == "One line."
+
+
+TAKING_OPTIONS = [
+    path.stem
+    for path in sorted(Path(benchmarks.__file__).parent.glob("*.py"))
+    if "Options(" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", TAKING_OPTIONS)
+def test_a_wrong_option_is_one_line(name, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--frame"])
+    with pytest.raises(UserError, match=rf"--frame \(see {name}.py --help\)"):
+        importlib.import_module(f"benchmarks.{name}").main()
+
+
+def test_what_counts_is_a_whole_number():
+    assert positive("12") == 12
+    for text in ("0", "-1", "1.5", "", "two"):
+        with pytest.raises(argparse.ArgumentTypeError, match="not a whole number"):
+            positive(text)
