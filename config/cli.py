@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from types import TracebackType
 from typing import NoReturn
 
 from config.console import paint
@@ -65,21 +66,47 @@ def overrides(options: argparse.Namespace) -> list[str]:
 def run(main: Callable[[], int | None]) -> None:
     """Run a verb and leave with its exit code: 2 and one line for the user's error, 130 for Ctrl-C, 143 for SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
+    one_of_many = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun starts them
+    if one_of_many:
+        sys.excepthook = _show_and_leave
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code = main() or 0
         sys.stdout.flush()
-    except UserError as error:
-        print(f"{paint('error:', 'error', sys.stderr)} {error}", file=sys.stderr)
-        code = 2
-    except KeyboardInterrupt:
-        print("interrupted; what was finished is kept", file=sys.stderr)
-        code = 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 141
+    except (UserError, KeyboardInterrupt, BrokenPipeError) as error:
+        code = _told(error)
+        if one_of_many:
+            _leave(code)
     raise SystemExit(code)
+
+
+def _told(error: BaseException) -> int:
+    """Say what ended a verb; its exit code."""
+    if isinstance(error, UserError):
+        print(f"{paint('error:', 'error', sys.stderr)} {error}", file=sys.stderr)
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted; what was finished is kept", file=sys.stderr)
+        return 130
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process without freeing what it holds.
+
+    Where another process has died, to free torch's process group may wait for a thread that waits for Python itself
+    (seen with torch 2.8): this process would stay, and the others would wait for it.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _show_and_leave(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    sys.__excepthook__(kind, error, trace)
+    _leave(1)
 
 
 def _terminate(*_: object) -> None:

@@ -243,6 +243,38 @@ def test_exit_codes_of_children():
     assert run_child([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == 137
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    "what", ["UserError('mend it')", "KeyboardInterrupt", "OSError('no such thing')", None]
+)
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_one_of_many_processes_leaves_without_waiting_for_what_it_holds(what, processes):
+    code = (
+        "import atexit, sys\n"
+        "from config.cli import run\nfrom config.errors import UserError\n"
+        "atexit.register(lambda: print('freed', file=sys.stderr))\n"
+        "def verb():\n    print('begun')\n" + (f"    raise {what}\n" if what else "") + "run(verb)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"WORLD_SIZE": processes, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    expected = {
+        "UserError('mend it')": (2, "error: mend it"),
+        "KeyboardInterrupt": (130, "interrupted; what was finished is kept"),
+        "OSError('no such thing')": (1, "OSError: no such thing"),
+        None: (0, None),
+    }
+    assert done.stdout == "begun\n"
+    said: list[str | None] = [*done.stderr.splitlines()]
+    if processes == "1" or what is None:
+        assert said.pop() == "freed"
+    assert (done.returncode, said[-1] if said else None) == expected[what]
+
+
 def test_one_process_needs_no_mpi(monkeypatch, tmp_path):
     monkeypatch.setattr(launch.sys, "executable", str(tmp_path / "python"))
     assert under_mpi(["x"], 1) == ["x"]
