@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import signal
@@ -66,7 +67,7 @@ def overrides(options: argparse.Namespace) -> list[str]:
 def run(main: Callable[[], int | None]) -> None:
     """Run a verb and leave with its exit code: 2 and one line for the user's error, 130 for Ctrl-C, 143 for SIGTERM."""
     signal.signal(signal.SIGTERM, _terminate)
-    one_of_many = int(os.environ.get("WORLD_SIZE", "1")) > 1  # as torchrun starts them
+    one_of_many = os.environ.get("WORLD_SIZE", "1") != "1"  # as torchrun starts them
     if one_of_many:
         sys.excepthook = _show_and_leave
     if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may hold what no encoding has
@@ -99,8 +100,9 @@ def _leave(code: int) -> NoReturn:
     Where another process has died, to free torch's process group may wait for a thread that waits for Python itself
     (seen with torch 2.8): this process would stay, and the others would wait for it.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            stream.flush()
     os._exit(code)
 
 

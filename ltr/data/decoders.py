@@ -83,13 +83,12 @@ def _of_parts() -> dict[str, Decoder]:
         return region.pixels[top - y : bottom - y, left - x : right - x]
 
     def upper_rows(file: bytes) -> np.ndarray:
-        return image_loader.Frame("", file).upper_rows(bottom, 1, image_loader.Scratch())[
-            top:bottom, left:right
-        ]
+        rows = image_loader.Frame("", file).upper_rows(bottom, 1, image_loader.Scratch())
+        return rows[top:bottom, left:right]
 
-    rows = {"upper rows": Decoder("", upper_rows)}
+    found = {"upper rows": Decoder("", upper_rows)}
     where = jpeg_parts.available()
-    return rows if where is None else {"TurboJPEG": Decoder(f"of {where}", part), **rows}
+    return found if where is None else {"TurboJPEG": Decoder(f"of {where}", part), **found}
 
 
 def sample() -> bytes:
