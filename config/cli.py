@@ -79,6 +79,10 @@ def run(main: Callable[[], int | None]) -> None:
         code = _told(error)
         if one_of_many:
             _leave(code)
+    except SystemExit as end:
+        if one_of_many and isinstance(end.code, int):
+            _leave(end.code)
+        raise
     raise SystemExit(code)
 
 

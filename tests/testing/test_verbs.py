@@ -245,7 +245,7 @@ def test_exit_codes_of_children():
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    "what", ["UserError('mend it')", "KeyboardInterrupt", "OSError('no such thing')", None]
+    "what", ["UserError('mend it')", "KeyboardInterrupt", "OSError('no such thing')", "SystemExit(143)", None]
 )
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_one_of_many_processes_leaves_without_waiting_for_what_it_holds(what, processes):
@@ -266,6 +266,7 @@ def test_one_of_many_processes_leaves_without_waiting_for_what_it_holds(what, pr
         "UserError('mend it')": (2, "error: mend it"),
         "KeyboardInterrupt": (130, "interrupted; what was finished is kept"),
         "OSError('no such thing')": (1, "OSError: no such thing"),
+        "SystemExit(143)": (143, None),  # what SIGTERM becomes
         None: (0, None),
     }
     assert done.stdout == "begun\n"
