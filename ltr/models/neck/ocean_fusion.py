@@ -129,8 +129,9 @@ class Connection(nn.Module):
             ``pred_logits``, ``pred_boxes`` and ``pred_ious`` as ``Ocean.forward`` has them, and the
             features ``[B, C, map, map]`` that the boxes were predicted from.
         """
-        cls = self.cls_dw(self.cls_encode(search, "s"), memory[:3])
-        reg = self.reg_dw(self.reg_encode(search, "s"), memory[3:])
+        cls11, cls12, cls21, reg11, reg12, reg21 = memory  # torch 2.8 cannot compile a slice of it
+        cls = self.cls_dw(self.cls_encode(search, "s"), (cls11, cls12, cls21))
+        reg = self.reg_dw(self.reg_encode(search, "s"), (reg11, reg12, reg21))
         towers = [self.cls_tower(cls), self.bbox_tower(reg)]
         if self.iou_pred_tower is not None:
             towers.append(self.iou_pred_tower(reg.detach()))
