@@ -17,6 +17,7 @@ from config.errors import UserError
 
 # That any process may wait for the others; the longest wait is for the first one to sample key frames.
 TIMEOUT = timedelta(minutes=30)
+_START = "start several processes by torchrun, or unset WORLD_SIZE to train by this one alone"
 # Gloo raises plain RuntimeErrors, also from within a backward pass.
 _LOST = re.compile(r"gloo|connection (closed|reset|refused)|broken pipe", re.IGNORECASE)
 
@@ -122,28 +123,49 @@ def start_process_group(device: str) -> ProcessGroup:
 
     Args:
         device: the ``device`` setting; under ``torchrun`` each process takes its own GPU.
+
+    Raises:
+        UserError: the environment is not as ``torchrun`` makes it, or the processes cannot meet.
     """
-    size, node, node_rank = (
-        int(os.environ.get(name, default))
-        for name, default in (("WORLD_SIZE", "1"), ("GROUP_RANK", "0"), ("LOCAL_RANK", "0"))
-    )
+    size = _told("WORLD_SIZE", "1", least=1)
+    node, node_rank = _told("GROUP_RANK", "0"), _told("LOCAL_RANK", "0")
     chosen = choose_device(device, node_rank)
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     if size == 1:
         return ProcessGroup(0, 1, chosen)
+    rank = _told("RANK", most=size - 1)
+    if not os.environ.get("MASTER_ADDR"):
+        raise UserError(f"environment variable MASTER_ADDR is not set: {_START}")
+    port = _told("MASTER_PORT")
     if not dist.is_initialized():
-        dist.init_process_group(
-            "nccl" if chosen.type == "cuda" else "gloo",
-            timeout=TIMEOUT,
-            **_meeting_place(int(os.environ["RANK"]), size),
-        )
+        try:
+            dist.init_process_group(
+                "nccl" if chosen.type == "cuda" else "gloo",
+                timeout=TIMEOUT,
+                **_meeting_place(rank, size),
+            )
+        except dist.DistError as error:
+            raise UserError(
+                f"the processes of this training cannot meet at {os.environ['MASTER_ADDR']}, port {port} "
+                f"({str(error).splitlines()[0]}): give another port, or look why the others do not come"
+            ) from error
     return ProcessGroup(dist.get_rank(), dist.get_world_size(), chosen, node, node_rank)
+
+
+def _told(name: str, default: str = "", least: int = 0, most: int = 65535) -> int:
+    """The number from ``least`` to ``most`` that ``torchrun`` has put into an environment variable."""
+    text = os.environ.get(name, default)
+    if not text.isdecimal() or not least <= int(text) <= most:
+        raise UserError(
+            f"environment variable {name} is '{text}', not a number from {least} to {most}: {_START}"
+        )
+    return int(text)
 
 
 def is_loss_of_another(error: RuntimeError) -> bool:
     """Whether this is how torch tells that another process of the group has ended or does not answer."""
-    grouped = int(os.environ.get("WORLD_SIZE", "1")) > 1  # the group itself may be left by now
+    grouped = os.environ.get("WORLD_SIZE", "1") != "1"  # the group itself may be left by now
     return grouped and (isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None)
 
 

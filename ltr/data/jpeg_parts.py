@@ -50,7 +50,7 @@ def decode_part(data: bytes, corner: tuple[int, int], pixels: np.ndarray, reduce
     """
     found = _library()
     assert found is not None, "no TurboJPEG: ask available() first"
-    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.shape[2:] == (3,)
+    assert pixels.size and pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.shape[2:] == (3,)
     tj = found[0]
     handle = tj.tj3Init(_DECOMPRESS)
     if not handle:
