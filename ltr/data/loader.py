@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import re
 import signal
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -33,6 +32,7 @@ import cv2
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data._utils import signal_handling
 
 from config.console import warn
 from config.errors import UserError
@@ -179,6 +179,9 @@ class Loader:
     def __init__(
         self, samples: TrackingSamples, plan: Plan, workers: int, prefetch: int, pin: bool = False
     ) -> None:
+        # A worker's death is found when its batch is waited for. Torch's handler would raise it wherever the main process
+        # is: in the middle of a step, a save, or the start of the other workers. So it must think that it has set it.
+        signal_handling._SIGCHLD_handler_set = True
         self._epoch = _Epoch(plan)
         self._make = (
             lambda: DataLoader(
@@ -207,7 +210,7 @@ class Loader:
         died = 0
         while self._epoch.start < self._epoch.plan.iterations:
             try:
-                for batch in self._begin():
+                for batch in self._loader:
                     if "error" in batch:
                         raise UserError(batch["error"])
                     self._epoch.start, died = self._epoch.start + 1, 0
@@ -224,17 +227,6 @@ class Loader:
                     ) from error
                 warn(f"{what}; new ones go on")
                 self._loader = self._make()
-
-    def _begin(self) -> Iterator[dict[str, Any]]:
-        """The batches that are left. A worker's death is found when its batch is waited for.
-
-        Torch would raise it wherever the main process is, in the middle of a step or a save.
-        """
-        before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-        batches = iter(self._loader)
-        if before is not None and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, before)
-        return batches
 
 
 def build_loader(

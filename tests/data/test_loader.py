@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch.utils.data._utils import signal_handling
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from config.defaults import get_defaults
 from config.errors import UserError
@@ -226,3 +230,25 @@ def test_small_target_in_a_reduced_frame(folder, settings, tmp_path):
         seen = [columns.min() - 0.5, rows.min() - 0.5, columns.max() + 0.5, rows.max() + 0.5]
         x, y, w, h = box
         assert np.abs(np.array(seen) - [x, y, x + w, y + h]).max() <= 1.5
+
+
+@pytest.mark.faults
+def test_a_worker_that_dies_while_all_are_started_is_replaced(folder, settings, monkeypatch, capsys):
+    expected = list(make(folder, settings).epoch(0, True))
+    settings.data.workers = 2
+    monkeypatch.setattr(signal_handling, "_SIGCHLD_handler_set", False)  # as in a process without loaders
+    dead, handlers = [], signal.getsignal(signal.SIGCHLD)
+    reset = _MultiProcessingDataLoaderIter._reset
+
+    def killed(self, *args, **options):
+        if not dead:
+            dead.append(self._workers[0].pid)
+            os.kill(dead[0], signal.SIGKILL)
+            self._workers[0].join()
+        return reset(self, *args, **options)
+
+    monkeypatch.setattr(_MultiProcessingDataLoaderIter, "_reset", killed)
+    for ours, theirs in zip(make(folder, settings).epoch(0, True), expected, strict=True):
+        equal(ours, theirs)
+    assert f"(process {dead[0]}), killed from outside" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGCHLD) == handlers
